@@ -29,6 +29,8 @@ export interface ServiceDefinition<S extends Sections> {
 }
 
 /** Keeps the literal type of `sections`, so that `context.config` is typed. */
-export function defineService<const S extends Sections>(definition: ServiceDefinition<S>): ServiceDefinition<S> {
+export function defineService<const S extends Sections>(
+  definition: ServiceDefinition<S>,
+): ServiceDefinition<S> {
   return definition;
 }

@@ -1,0 +1,303 @@
+/**
+ * Typed configuration. A value comes from, weakest first: the schema's default, the file (`eastwest.yaml` or
+ * `--config`), the environment (`EASTWEST_<SECTION>_<KEY>`), flags (`--set section.key=value`).
+ */
+import { existsSync, readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import Type from 'typebox';
+import { Check, Errors } from 'typebox/value';
+import {
+  describeExpected,
+  isPlainObject,
+  leavesOf,
+  maskSecrets,
+  type Shape,
+  shapeAt,
+  shapeOf,
+  withDefaults,
+} from './config-shape.ts';
+import {
+  type Assignment,
+  assignmentsFromEnvironment,
+  assignmentsFromFile,
+  assignmentsFromFlags,
+  type ConfigFlag,
+  type Place,
+  type SourceKind,
+} from './config-sources.ts';
+import type { ConfigOf, Sections } from './service.ts';
+
+export const defaultConfigFile = 'eastwest.yaml';
+
+/** Environment variables under our prefix that are no settings. */
+export const reservedEnvironment: readonly string[] = ['EASTWEST_CONFIG', 'EASTWEST_SUPERVISED'];
+
+export const RuntimeConfig = Type.Object({
+  dataDir: Type.String({
+    default: '.eastwest',
+    minLength: 1,
+    description:
+      'Folder of everything this machine keeps: embedded store and log, spool, tokens, process logs.',
+  }),
+  logLevel: Type.Union(
+    [
+      Type.Literal('trace'),
+      Type.Literal('debug'),
+      Type.Literal('info'),
+      Type.Literal('warn'),
+      Type.Literal('error'),
+      Type.Literal('fatal'),
+    ],
+    { default: 'info', description: 'Least severe log lines that are written.' },
+  ),
+  logFormat: Type.Union([Type.Literal('auto'), Type.Literal('json'), Type.Literal('pretty')], {
+    default: 'auto',
+    description: 'Shape of log lines; auto is pretty on a terminal and json elsewhere.',
+  }),
+  stopTimeoutMs: Type.Integer({
+    default: 3_500,
+    minimum: 100,
+    maximum: 600_000,
+    description:
+      'How long a process may take to finish what it holds once it was told to stop, milliseconds.',
+  }),
+  http: Type.Object({
+    host: Type.String({
+      default: '127.0.0.1',
+      minLength: 1,
+      description: 'Address on which the process serves /healthz, /readyz and /metrics.',
+    }),
+    port: Type.Integer({
+      default: 9464,
+      minimum: 0,
+      maximum: 65_535,
+      description: 'TCP port of /healthz, /readyz and /metrics; 0 takes a free one.',
+    }),
+  }),
+});
+
+/** Where configuration is read from; everything a process takes from outside, so that tests can give their own. */
+export interface ConfigInputs {
+  readonly cwd: string;
+  /** The file named by `--config`; without it `eastwest.yaml` in `cwd` is read when it is there. */
+  readonly file?: string | undefined;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly flags: readonly ConfigFlag[];
+}
+
+export interface ConfigProblem {
+  /** Where the wrong thing stands, for example `eastwest.yaml:3:5`. */
+  readonly place: string;
+  readonly message: string;
+}
+
+/** Configuration that can't be used; `problems` has every one found. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+  readonly problems: readonly ConfigProblem[];
+  constructor(problems: readonly ConfigProblem[]) {
+    super(problems.map((problem) => `${problem.place}: ${problem.message}`).join('\n'));
+    this.problems = problems;
+  }
+}
+
+export interface ConfigEntry {
+  /** `section.key`, nested by dots. */
+  readonly key: string;
+  /** In force, with secrets masked. */
+  readonly value: unknown;
+  readonly source: SourceKind;
+  /** Where it was set; empty for a default. */
+  readonly place: string;
+}
+
+export interface LoadedConfig<S extends Sections> {
+  readonly values: ConfigOf<S>;
+  /** The file that was read, if any. */
+  readonly file: string | undefined;
+  /** Every setting of every known section. */
+  readonly entries: readonly ConfigEntry[];
+}
+
+/** Reads the process' own configuration inputs. */
+export function processInputs(
+  options: { file?: string | undefined; flags?: readonly ConfigFlag[] } = {},
+): ConfigInputs {
+  return { cwd: process.cwd(), file: options.file, environment: process.env, flags: options.flags ?? [] };
+}
+
+/** The text of the configuration file, or `undefined` when none was named and none is there. */
+function readConfigFile(inputs: ConfigInputs): { name: string; text: string } | undefined {
+  const named = inputs.file ?? inputs.environment.EASTWEST_CONFIG;
+  const name = named ?? defaultConfigFile;
+  const path = resolve(inputs.cwd, name);
+  if (named === undefined && !existsSync(path)) {
+    return undefined;
+  }
+  try {
+    return { name, text: readFileSync(path, 'utf8') };
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new ConfigError([{ place: name, message: `the configuration file cannot be read: ${reason}` }]);
+  }
+}
+
+function setAt(root: Record<string, unknown>, path: readonly string[], value: unknown): void {
+  let current = root;
+  for (const key of path.slice(0, -1)) {
+    const next = current[key];
+    if (isPlainObject(next)) {
+      current = next;
+    } else {
+      const created: Record<string, unknown> = {};
+      current[key] = created;
+      current = created;
+    }
+  }
+  const last = path.at(-1);
+  if (last !== undefined) {
+    current[last] = value;
+  }
+}
+
+function valueAt(root: unknown, path: readonly string[]): unknown {
+  let current = root;
+  for (const key of path) {
+    current = Array.isArray(current)
+      ? current[Number(key)]
+      : isPlainObject(current)
+        ? current[key]
+        : undefined;
+  }
+  return current;
+}
+
+/** The strongest place that set the path itself, something above it, or (for a group) something inside it. */
+function placeOf(assignments: readonly Assignment[], path: readonly string[]): Place | undefined {
+  let inside: Place | undefined;
+  for (const assignment of assignments.toReversed()) {
+    const shared = Math.min(assignment.path.length, path.length);
+    if (assignment.path.slice(0, shared).every((key, index) => key === path[index])) {
+      if (assignment.path.length <= path.length) {
+        return assignment.places?.get(path.slice(assignment.path.length).join('.')) ?? assignment.place;
+      }
+      inside ??= assignment.place;
+    }
+  }
+  return inside;
+}
+
+function pathOfPointer(pointer: string): string[] {
+  return pointer
+    .split('/')
+    .slice(1)
+    .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
+}
+
+export function showValue(value: unknown): string {
+  const text = typeof value === 'string' ? `'${value}'` : (JSON.stringify(value) ?? 'nothing');
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+}
+
+function problemsOf(
+  sections: Sections,
+  tree: Record<string, unknown>,
+  assignments: readonly Assignment[],
+): ConfigProblem[] {
+  const problems = new Map<string, ConfigProblem>();
+  for (const [name, schema] of Object.entries(sections)) {
+    if (Check(schema, tree[name])) {
+      continue;
+    }
+    for (const error of Errors(schema, tree[name])) {
+      const base = [name, ...pathOfPointer(error.instancePath)];
+      const missing = error.keyword === 'required' ? error.params.requiredProperties : undefined;
+      for (const path of missing?.map((key) => [...base, key]) ?? [base]) {
+        addProblem(problems, shapeOf(schema), path, tree, assignments);
+      }
+    }
+  }
+  // A union reports each of its variants: keep what is said about the deepest place only.
+  const keys = [...problems.keys()];
+  return [...problems]
+    .filter(([key]) => !keys.some((other) => other.startsWith(`${key}.`)))
+    .map(([, problem]) => problem);
+}
+
+function addProblem(
+  problems: Map<string, ConfigProblem>,
+  section: Shape,
+  path: readonly string[],
+  tree: unknown,
+  assignments: readonly Assignment[],
+): void {
+  const key = path.join('.');
+  const shape = shapeAt(section, path.slice(1));
+  if (problems.has(key) || shape === undefined) {
+    return;
+  }
+  const value = valueAt(tree, path);
+  const meaning = shape.description === undefined ? '' : ` (${shape.description.replace(/\.$/, '')})`;
+  const given = value === undefined ? 'is not set' : `is ${showValue(maskSecrets(shape, value))}`;
+  problems.set(key, {
+    place: placeOf(assignments, path)?.text ?? 'configuration',
+    message: `\`${key}\` ${given}; expected ${describeExpected(shape)}${meaning}`,
+  });
+}
+
+function entriesOf(
+  sections: Sections,
+  tree: Record<string, unknown>,
+  assignments: readonly Assignment[],
+): ConfigEntry[] {
+  return Object.entries(sections).flatMap(([name, schema]) =>
+    leavesOf(shapeOf(schema), [name]).map(({ path, shape }) => {
+      const place = placeOf(assignments, path);
+      return {
+        key: path.join('.'),
+        value: maskSecrets(shape, valueAt(tree, path)),
+        source: place?.source ?? 'default',
+        place: place?.text ?? '',
+      };
+    }),
+  );
+}
+
+/**
+ * Loads the configuration of `sections`. `known` are all sections that the file and the environment may speak of
+ * (a process reads a few, the file is everybody's); a key outside them is an error.
+ * @throws {ConfigError} with every problem found, each with its place.
+ */
+export function loadConfig<S extends Sections>(
+  sections: S,
+  inputs: ConfigInputs,
+  known: Sections = sections,
+): LoadedConfig<S> {
+  const all: Sections = { ...known, ...sections };
+  const problems: ConfigProblem[] = [];
+  const file = readConfigFile(inputs);
+  const assignments = [
+    ...(file === undefined ? [] : assignmentsFromFile(file.name, file.text, all, problems)),
+    ...assignmentsFromEnvironment(inputs.environment, all, reservedEnvironment, problems),
+    ...assignmentsFromFlags(inputs.flags, all, problems),
+  ];
+  const tree: Record<string, unknown> = {};
+  for (const [name, schema] of Object.entries(all)) {
+    tree[name] = withDefaults(shapeOf(schema), undefined) ?? {};
+  }
+  for (const assignment of assignments) {
+    setAt(tree, assignment.path, structuredClone(assignment.value));
+  }
+  for (const [name, schema] of Object.entries(all)) {
+    tree[name] = withDefaults(shapeOf(schema), tree[name]);
+  }
+  problems.push(...problemsOf(all, tree, assignments));
+  if (problems.length > 0) {
+    throw new ConfigError(problems);
+  }
+  const values = Object.fromEntries(Object.keys(sections).map((name) => [name, tree[name]]));
+  // Every section was checked against its schema above; the compiler cannot see that through the loop.
+  return { values: values as ConfigOf<S>, file: file?.name, entries: entriesOf(all, tree, assignments) };
+}
+
+export type { ConfigFlag, SourceKind } from './config-sources.ts';
