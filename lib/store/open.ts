@@ -1,0 +1,139 @@
+/** A `Store` on a ClickHouse server: reads through @clickhouse/client, inserts over HTTP of our own. */
+import { type ClickHouseSettings, createClient } from '@clickhouse/client';
+import type { Logger } from 'pino';
+import { type StoreConfig, storeUrl } from './config.ts';
+import { storeError } from './errors.ts';
+import { type InsertTarget, insertAgent, sendInsert } from './insert.ts';
+import type { QueryOptions, Store } from './store.ts';
+
+export interface StoreOptions {
+  readonly log: Logger;
+}
+
+/** Most rows that one `insertRows` takes; more are a mistake of the caller, who wants `insertBlock`. */
+const rowsLimit = 1_000_000;
+
+function quoteName(name: string): string {
+  return name
+    .split('.')
+    .map((part) => `\`${part.replace(/[\\`]/g, '\\$&')}\``)
+    .join('.');
+}
+
+function insertStatement(table: string, columnNames: readonly string[], format: string): string {
+  return `INSERT INTO ${quoteName(table)} (${columnNames.map(quoteName).join(', ')}) FORMAT ${format}`;
+}
+
+function encodeRows(rows: readonly Readonly<Record<string, unknown>>[]): Uint8Array {
+  const lines = rows.map((row) =>
+    JSON.stringify(row, (_key, value) => (typeof value === 'bigint' ? String(value) : value)),
+  );
+  return Buffer.from(lines.join('\n'));
+}
+
+function columnNamesOf(rows: readonly Readonly<Record<string, unknown>>[]): string[] {
+  const names = new Set<string>();
+  for (const row of rows) for (const name of Object.keys(row)) names.add(name);
+  return [...names];
+}
+
+/** Opens nothing yet: connections are made by the first call, so a server that is away is an error of that call. */
+export function openStore(config: StoreConfig, options: StoreOptions): Store {
+  const url = storeUrl(config);
+  const client = createClient({
+    url,
+    database: config.database,
+    username: config.username,
+    password: config.password,
+    application: 'eastwest',
+    request_timeout: config.queryTimeoutMs,
+    max_open_connections: config.maxOpenConnections,
+    log: { level: 127 },
+  });
+  const target: InsertTarget = {
+    url,
+    database: config.database,
+    username: config.username,
+    password: config.password,
+    timeoutMs: config.insertTimeoutMs,
+    agent: insertAgent(url, config.maxOpenConnections),
+  };
+  const { log } = options;
+
+  return {
+    async query<T>(
+      sql: string,
+      params: Readonly<Record<string, unknown>> = {},
+      options: QueryOptions = {},
+    ): Promise<T[]> {
+      const { settings = {}, signal } = options;
+      const clickhouse_settings: ClickHouseSettings = {
+        output_format_json_quote_64bit_integers: 1,
+        ...settings,
+      };
+      try {
+        const result = await client.query({
+          query: sql,
+          format: 'JSONEachRow',
+          query_params: { ...params },
+          clickhouse_settings,
+          ...(signal === undefined ? {} : { abort_signal: signal }),
+        });
+        return await result.json<T>();
+      } catch (error) {
+        signal?.throwIfAborted();
+        throw storeError(error, 'query', url);
+      }
+    },
+
+    async command(sql) {
+      try {
+        await client.command({ query: sql, clickhouse_settings: { wait_end_of_query: 1 } });
+      } catch (error) {
+        throw storeError(error, 'command', url);
+      }
+    },
+
+    async insertBlock(table, block, token) {
+      if (block.rowCount === 0) return;
+      const started = performance.now();
+      await sendInsert(
+        target,
+        insertStatement(table, block.columnNames, 'Native'),
+        block.chunks,
+        block.rowCount,
+        token,
+      );
+      log.debug(
+        { table, rows: block.rowCount, bytes: block.byteLength, ms: performance.now() - started },
+        'block written',
+      );
+    },
+
+    async insertRows(table, rows, token) {
+      if (rows.length === 0) return;
+      if (rows.length > rowsLimit)
+        throw new RangeError(`insertRows takes at most ${rowsLimit} rows, got ${rows.length}`);
+      const statement = insertStatement(table, columnNamesOf(rows), 'JSONEachRow');
+      await sendInsert(target, statement, [encodeRows(rows)], rows.length, token);
+    },
+
+    async ping() {
+      const result = await client.ping();
+      return result.success;
+    },
+
+    async close() {
+      target.agent.destroy();
+      await client.close();
+    },
+  };
+}
+
+/** The same server as the user whom it only lets read. */
+export function openReaderStore(config: StoreConfig, options: StoreOptions): Store {
+  return openStore(
+    { ...config, username: config.reader.username, password: config.reader.password },
+    options,
+  );
+}
