@@ -44,7 +44,7 @@ function escapeXml(text: string): string {
   return text.replace(/[<>&]/g, (char) => (char === '<' ? '&lt;' : char === '>' ? '&gt;' : '&amp;'));
 }
 
-/** Text of config.xml. */
+/** Text of config.xml. Of the logs in tables only those named here exist: no trace, metric, text or part log. */
 export function serverConfig(options: ServerOptions): string {
   const paths = serverPaths(options.folder);
   const cacheBytes = Math.floor(options.memoryBytes / 16);
@@ -60,7 +60,7 @@ export function serverConfig(options: ServerOptions): string {
   <http_port>${options.httpPort}</http_port>
   <tcp_port>${options.tcpPort}</tcp_port>
   <timezone>UTC</timezone>
-  <keep_alive_timeout>60</keep_alive_timeout>
+  <keep_alive_timeout>3</keep_alive_timeout>
   <max_server_memory_usage>${options.memoryBytes}</max_server_memory_usage>
   <mark_cache_size>${cacheBytes}</mark_cache_size>
   <index_mark_cache_size>${cacheBytes}</index_mark_cache_size>
@@ -75,13 +75,6 @@ export function serverConfig(options: ServerOptions): string {
     <ttl>event_date + INTERVAL ${queryLogDays} DAY DELETE</ttl>
     <flush_interval_milliseconds>10000</flush_interval_milliseconds>
   </query_log>
-  <trace_log remove="1"/>
-  <metric_log remove="1"/>
-  <asynchronous_metric_log remove="1"/>
-  <text_log remove="1"/>
-  <part_log remove="1"/>
-  <processors_profile_log remove="1"/>
-  <query_thread_log remove="1"/>
 </clickhouse>
 `;
 }

@@ -57,15 +57,11 @@ async function claimPorts(options: ProcessOptions): Promise<ProcessOptions | str
   return { ...options, httpPort: ports[0] ?? 0, tcpPort: ports[1] ?? 0 };
 }
 
-/** Blocks a thread on stdin: end of file means that the parent is gone, and nobody could stop the server any more. */
+/** Watches stdin from a thread of its own: when it ends the parent is gone, and nobody could stop the server any more. */
 function dieWithParent(): void {
   const source = `
-    const { readSync } = require('node:fs');
-    const byte = Buffer.alloc(1);
-    for (;;) {
-      try { if (readSync(0, byte) === 0) break; } catch (error) { if (error.code !== 'EAGAIN') break; Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200); }
-    }
-    process.kill(process.pid, 'SIGKILL');`;
+    const stdin = new (require('node:net').Socket)({ fd: 0 });
+    stdin.on('error', () => {}).on('close', () => process.kill(process.pid, 'SIGKILL')).resume();`;
   new Worker(source, { eval: true });
 }
 

@@ -1,5 +1,6 @@
 /** The parent's side of the embedded ClickHouse: start it, wait until it answers, notice its death, stop it. */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { request } from 'node:http';
 import { createRequire } from 'node:module';
 import { availableParallelism, totalmem } from 'node:os';
 import { dirname, join, resolve as resolvePath } from 'node:path';
@@ -29,7 +30,7 @@ export interface EmbeddedServer {
   readonly pid: number;
   /** Resolves with a sentence when the process has ended, for whatever reason. */
   readonly exited: Promise<string>;
-  /** Ends the server: in order if it can within 5 s, by force otherwise. */
+  /** Ends the server: in order if it can within `stopLimitMs`, by force otherwise. */
   stop(): Promise<void>;
   /** SIGKILL. */
   kill(): Promise<void>;
@@ -41,7 +42,8 @@ export class EmbeddedStoreError extends Error {
 }
 
 const startLimitMs = 60_000;
-const stopLimitMs = 5_000;
+const stopLimitMs = 2_500;
+const requestLimitMs = 1_000;
 const pollMs = 25;
 /** What is kept of stderr for the message about a death, in characters. */
 const tailLimit = 2_000;
@@ -105,20 +107,24 @@ async function readAnnouncement(child: ChildProcess): Promise<Announcement | nul
   return null;
 }
 
-async function answers(url: string): Promise<boolean> {
-  try {
-    const response = await fetch(`${url}/ping`, { signal: AbortSignal.timeout(1_000) });
-    await response.arrayBuffer();
-    return response.ok;
-  } catch {
-    return false;
-  }
+/** Status of one request on a connection of its own (an idle one would hold up the server's end); 0 when none came. */
+async function requestOnce(url: string, method: 'GET' | 'POST', body: string): Promise<number> {
+  const { promise, resolve } = Promise.withResolvers<number>();
+  const outgoing = request(url, { method, agent: false, signal: AbortSignal.timeout(requestLimitMs) });
+  outgoing.on('error', () => resolve(0));
+  outgoing.on('response', (response) => {
+    response.resume();
+    response.on('error', () => resolve(0));
+    response.on('end', () => resolve(response.statusCode ?? 0));
+  });
+  outgoing.end(body);
+  return promise;
 }
 
 /** Cancels the statement that keeps the server up, which makes it shut down in order. */
 async function askToStop(url: string): Promise<void> {
   const sql = `KILL QUERY WHERE query LIKE '%${holdMarker}%' AND query NOT LIKE 'KILL QUERY%' ASYNC`;
-  await fetch(url, { method: 'POST', body: sql, signal: AbortSignal.timeout(1_000) }).catch(() => undefined);
+  await requestOnce(url, 'POST', sql);
 }
 
 function watchExit(child: ChildProcess): { exited: Promise<string>; hasExited: () => boolean } {
@@ -162,7 +168,7 @@ export async function startEmbeddedServer(options: EmbeddedOptions): Promise<Emb
   const { httpPort, tcpPort } = announcement;
   const url = `http://127.0.0.1:${httpPort}`;
   const deadline = performance.now() + startLimitMs;
-  while (!(await answers(url))) {
+  while ((await requestOnce(`${url}/ping`, 'GET', '')) !== 200) {
     if (hasExited()) throw new EmbeddedStoreError(await exited);
     if (performance.now() > deadline) {
       await kill();
