@@ -52,11 +52,7 @@ export interface PartitionHandler {
    * The partition is now this member's. Returns the offset to start at; to go on where the group stood,
    * return `committed.offset` (`null`: nothing was ever committed; the earliest offset is `earliest`).
    */
-  assigned(
-    at: TopicPartition,
-    committed: Committed | null,
-    earliest: number,
-  ): Promise<number>;
+  assigned(at: TopicPartition, committed: Committed | null, earliest: number): Promise<number>;
   /** Messages in offset order, never empty. Offsets may have holes (compaction, transactions). */
   messages(at: TopicPartition, messages: readonly BusMessage[]): Promise<void>;
   /** The partition is lost; commits for it will be refused with {@link FencedError}. Must not throw. */
