@@ -30,7 +30,7 @@ export type Provenance = (typeof provenances)[number];
 export const certainties = [
   /** Nobody is known to have had the address then. */
   'none',
-  /** One owner, for the whole clock tolerance around the flow's begin. */
+  /** In possession at the flow's begin, and nobody else within the clock tolerance around it. */
   'exact',
   /** One candidate, whose time the flow misses by no more than the clock tolerance. */
   'grace',

@@ -11,7 +11,9 @@ export const defaultNetwork = 'default';
 export const AddressInterval = Type.Object(
   {
     ip: Type.String({ description: 'IPv4 or IPv6 address in text.' }),
-    network: Type.String({ description: 'Address space: the cluster name for a pod network, `default` for the routed one.' }),
+    network: Type.String({
+      description: 'Address space: the cluster name for a pod network, `default` for the routed one.',
+    }),
     sinceMs: timeMs,
     untilMs: Type.Optional(timeMs),
   },
@@ -35,10 +37,14 @@ export const WorkloadEvent = Type.Object(
     name: Type.String({ minLength: 1 }),
     namespace: Type.String({ description: 'Kubernetes namespace; for a VM or host its group, or empty.' }),
     node: Type.String({ description: 'Node a pod runs on, or empty.' }),
-    hostNetwork: Type.Boolean({ description: 'A pod that shares its node\'s addresses: it owns none of its own.' }),
+    hostNetwork: Type.Boolean({
+      description: "A pod that shares its node's addresses: it owns none of its own.",
+    }),
     labels,
     annotations: labels,
-    addresses: Type.Array(AddressInterval, { description: 'Every address it has or had, each with its time.' }),
+    addresses: Type.Array(AddressInterval, {
+      description: 'Every address it has or had, each with its time.',
+    }),
     sinceMs: timeMs,
     untilMs: Type.Optional(timeMs),
   },
@@ -68,7 +74,9 @@ export const ServiceEvent = Type.Object(
     labels,
     annotations: labels,
     selector: labels,
-    addresses: Type.Array(AddressInterval, { description: 'ClusterIPs, external and load-balancer addresses.' }),
+    addresses: Type.Array(AddressInterval, {
+      description: 'ClusterIPs, external and load-balancer addresses.',
+    }),
     ports: Type.Array(
       Type.Object({
         port: Type.Integer({ minimum: 1, maximum: 65535 }),
@@ -87,7 +95,10 @@ export const RangeEvent = Type.Object(
   {
     ...common,
     type: Type.Literal('range'),
-    name: Type.String({ minLength: 1, description: 'What people call it: data-centre, partner-acme, internet.' }),
+    name: Type.String({
+      minLength: 1,
+      description: 'What people call it: data-centre, partner-acme, internet.',
+    }),
     network: Type.String(),
     cidrs: Type.Array(Type.String(), { description: 'Longest prefix wins between ranges.' }),
     zone: Type.Union([Type.Literal('inside'), Type.Literal('outside')], {
@@ -104,14 +115,21 @@ export const ClusterEvent = Type.Object(
     type: Type.Literal('cluster'),
     cluster: Type.String({ minLength: 1 }),
     podCidrs: Type.Array(Type.String(), {
-      description: 'The pod address ranges: an address in one of these is a pod, known or not, and never looked for elsewhere.',
+      description:
+        'The pod address ranges: an address in one of these is a pod, known or not, and never looked for elsewhere.',
     }),
     serviceCidrs: Type.Array(Type.String()),
   },
   { additionalProperties: false },
 );
 
-export const InventoryEvent = Type.Union([WorkloadEvent, NamespaceEvent, ServiceEvent, RangeEvent, ClusterEvent]);
+export const InventoryEvent = Type.Union([
+  WorkloadEvent,
+  NamespaceEvent,
+  ServiceEvent,
+  RangeEvent,
+  ClusterEvent,
+]);
 
 export type AddressInterval = Static<typeof AddressInterval>;
 export type WorkloadKind = Static<typeof WorkloadKind>;

@@ -12,7 +12,10 @@ const closed = { additionalProperties: false };
 export const LabelSelector = Type.Record(
   Type.String({ minLength: 1 }),
   Type.Union([Type.String(), Type.Array(Type.String(), { minItems: 1 })]),
-  { minProperties: 1, description: 'Labels that must all match, for example { app: payments, env: [prod, uat] }.' },
+  {
+    minProperties: 1,
+    description: 'Labels that must all match, for example { app: payments, env: [prod, uat] }.',
+  },
 );
 
 /** One end of a rule: workloads by labels, addresses by a named ip-list or literal CIDRs, or anything. */
@@ -26,12 +29,18 @@ export const Actor = Type.Union([
 export const PortSpec = Type.Object(
   {
     port: Type.Optional(
-      Type.Union([Type.Integer({ minimum: 0, maximum: 65535 }), Type.String({ pattern: '^\\d{1,5}-\\d{1,5}$' })], {
-        description: 'A port, or a range such as 8000-8080. Absent: all ports.',
-      }),
+      Type.Union(
+        [Type.Integer({ minimum: 0, maximum: 65535 }), Type.String({ pattern: '^\\d{1,5}-\\d{1,5}$' })],
+        {
+          description: 'A port, or a range such as 8000-8080. Absent: all ports.',
+        },
+      ),
     ),
     protocol: Type.Optional(
-      Type.Union(['tcp', 'udp', 'sctp', 'icmp', 'icmpv6', 'any'].map((p) => Type.Literal(p)), { default: 'tcp' }),
+      Type.Union(
+        ['tcp', 'udp', 'sctp', 'icmp', 'icmpv6', 'any'].map((p) => Type.Literal(p)),
+        { default: 'tcp' },
+      ),
     ),
   },
   closed,
@@ -51,12 +60,16 @@ export const Rule = Type.Object(
     name,
     from: Type.Array(Actor, { minItems: 1 }),
     to: Type.Array(Actor, { minItems: 1 }),
-    services: Type.Optional(Type.Array(ServiceRef, { minItems: 1, description: 'Absent: every port and protocol.' })),
+    services: Type.Optional(
+      Type.Array(ServiceRef, { minItems: 1, description: 'Absent: every port and protocol.' }),
+    ),
     action: Type.Optional(RuleAction),
     enabled: Type.Optional(Type.Boolean()),
     owner: Type.Optional(text),
     ticket: Type.Optional(text),
-    expires: Type.Optional(Type.String({ description: 'ISO date or time; from then on the rule explains nothing.' })),
+    expires: Type.Optional(
+      Type.String({ description: 'ISO date or time; from then on the rule explains nothing.' }),
+    ),
     description: Type.Optional(text),
   },
   closed,
@@ -67,7 +80,8 @@ export const Ruleset = Type.Object(
     name,
     scope: Type.Optional(
       Type.Array(LabelSelector, {
-        description: 'What the ruleset speaks of; a rule needs its destination or its source in scope. Absent: everything.',
+        description:
+          'What the ruleset speaks of; a rule needs its destination or its source in scope. Absent: everything.',
       }),
     ),
     owner: Type.Optional(text),
@@ -85,8 +99,12 @@ export const Profile = Type.Object(
     match: Type.Object(
       {
         cluster: Type.Optional(Type.Array(Type.String(), { description: 'Patterns with * .' })),
-        namespace: Type.Optional(Type.Array(Type.String(), { description: 'Patterns with *; for VMs and hosts the group.' })),
-        kind: Type.Optional(Type.Array(Type.Union(['pod', 'node', 'vm', 'host', 'service'].map((k) => Type.Literal(k))))),
+        namespace: Type.Optional(
+          Type.Array(Type.String(), { description: 'Patterns with *; for VMs and hosts the group.' }),
+        ),
+        kind: Type.Optional(
+          Type.Array(Type.Union(['pod', 'node', 'vm', 'host', 'service'].map((k) => Type.Literal(k)))),
+        ),
       },
       closed,
     ),
@@ -110,10 +128,13 @@ export const Profile = Type.Object(
     ),
     allow: Type.Optional(
       Type.Record(Type.String(), Type.Array(Type.String()), {
-        description: 'Keys that the annotation eastwest.io/<key> may set, and the values it may have ([] is any).',
+        description:
+          'Keys that the annotation eastwest.io/<key> may set, and the values it may have ([] is any).',
       }),
     ),
-    default: Type.Optional(Type.Record(Type.String(), Type.String(), { description: 'For keys nothing else has set.' })),
+    default: Type.Optional(
+      Type.Record(Type.String(), Type.String(), { description: 'For keys nothing else has set.' }),
+    ),
     managed: Type.Optional(Type.Boolean()),
   },
   closed,

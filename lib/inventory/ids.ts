@@ -35,6 +35,14 @@ export interface IdentityContent {
 export function identityId(content: IdentityContent): bigint {
   const labels = Object.entries(content.labels).sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
   return hash64(
-    JSON.stringify(['identity', content.kind, content.cluster, content.namespace, content.name, content.zone, labels]),
+    JSON.stringify([
+      'identity',
+      content.kind,
+      content.cluster,
+      content.namespace,
+      content.name,
+      content.zone,
+      labels,
+    ]),
   );
 }

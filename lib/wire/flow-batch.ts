@@ -90,7 +90,8 @@ export function encodeFlowBatch(batch: FlowBatch): Buffer {
 /** Decodes a framed batch of the current schema into objects (slow; for tests and tools). @throws {Error} on anything else. */
 export function decodeFlowBatch(message: Uint8Array): FlowBatch {
   const buffer = Buffer.from(message.buffer, message.byteOffset, message.byteLength);
-  if (!buffer.subarray(0, frameLength).equals(currentFrame)) throw new Error('not a FlowBatch of the current schema');
+  if (!buffer.subarray(0, frameLength).equals(currentFrame))
+    throw new Error('not a FlowBatch of the current schema');
   return flowBatchType.fromBuffer(buffer.subarray(frameLength)) as FlowBatch;
 }
 

@@ -1,0 +1,185 @@
+/** A block while it grows: messages decoded into columns, and a ledger entry for each message. */
+
+import type { BusMessage } from '../../lib/bus/bus.ts';
+import {
+  type BatchHeader,
+  clearFlowColumns,
+  type FlowColumns,
+  makeFlowColumns,
+  readFlowBatch,
+} from '../../lib/wire/columns.ts';
+import type { BatchOutcome, DropCause } from '../../schemas/closed-lists.ts';
+import type { Plan } from './plan.ts';
+import type { NamedBatchRows } from './rows.ts';
+import type { SeenBatches } from './sequences.ts';
+
+/** One line of the ledger: what became of one message. */
+export interface LedgerEntry {
+  readonly header: BatchHeader | null;
+  readonly message: BusMessage;
+  readonly flowCount: number;
+  readonly writtenCount: number;
+  readonly outcome: BatchOutcome;
+  readonly cause: DropCause;
+  /** For dead batches: what was wrong, for people. */
+  readonly detail: string;
+}
+
+export interface BlockLimits {
+  readonly maxRows: number;
+  readonly maxBytes: number;
+  readonly maxAgeMs: number;
+  readonly maxAheadMs: number;
+}
+
+/** Whether a message went in, or the block must be written first. */
+export type TakeResult = 'taken' | 'full';
+
+const initialRows = 8192;
+
+export class BlockBuilder {
+  readonly #limits: BlockLimits;
+  readonly #networkIndex: (name: string) => number;
+  #columns = makeFlowColumns(initialRows);
+  #ledger: LedgerEntry[] = [];
+  #batches: NamedBatchRows[] = [];
+  #byteCount = 0;
+  /** Takes whatever comes, whatever the limits: a block that is built again must get all of its range. */
+  unlimited = false;
+
+  constructor(limits: BlockLimits, networkIndex: (name: string) => number) {
+    this.#limits = limits;
+    this.#networkIndex = networkIndex;
+  }
+
+  get columns(): FlowColumns {
+    return this.#columns;
+  }
+  get ledger(): readonly LedgerEntry[] {
+    return this.#ledger;
+  }
+  get batches(): readonly NamedBatchRows[] {
+    return this.#batches;
+  }
+  get isEmpty(): boolean {
+    return this.#ledger.length === 0;
+  }
+
+  /** Offsets of the messages taken; null while there are none. */
+  get range(): Plan | null {
+    const first = this.#ledger[0];
+    const last = this.#ledger.at(-1);
+    return first === undefined || last === undefined
+      ? null
+      : { from: first.message.offset, to: last.message.offset };
+  }
+
+  clear(): void {
+    clearFlowColumns(this.#columns);
+    this.#ledger = [];
+    this.#batches = [];
+    this.#byteCount = 0;
+    this.unlimited = false;
+  }
+
+  /** Decodes a message into the block. A batch that was seen before, or can't be read, leaves a ledger entry only. */
+  take(message: BusMessage, seen: SeenBatches): TakeResult {
+    const size = message.value?.length ?? 0;
+    if (!this.unlimited && !this.isEmpty && this.#byteCount + size > this.#limits.maxBytes) return 'full';
+    for (;;) {
+      const outcome = this.#read(message, seen);
+      if (outcome === 'grow') {
+        this.#grow();
+        continue;
+      }
+      if (outcome === 'taken') this.#byteCount += size;
+      return outcome;
+    }
+  }
+
+  #read(message: BusMessage, seen: SeenBatches): TakeResult | 'grow' {
+    const columns = this.#columns;
+    if (message.value === null) {
+      this.#note(message, null, 0, 0, 'dead', 'undecodable', 'the message has no value');
+      return 'taken';
+    }
+    const result = readFlowBatch(message.value, columns);
+    if (!result.ok) {
+      if (result.cause === 'too-many-flows') {
+        if (this.unlimited || columns.capacity < this.#limits.maxRows) return 'grow';
+        if (!this.isEmpty) return 'full';
+      }
+      this.#note(message, null, 0, 0, 'dead', result.cause, `${result.field} ${result.detail}`);
+      return 'taken';
+    }
+    const { header, firstRow, rowCount } = result;
+    const badRow = this.#timeOutOfRange(message.timestampMs, firstRow, rowCount);
+    if (badRow >= 0) {
+      const begin = new Date(columns.startMs[badRow] ?? 0);
+      columns.count = firstRow;
+      const shown = Number.isNaN(begin.getTime()) ? 'an impossible time' : begin.toISOString();
+      this.#note(
+        message,
+        header,
+        rowCount,
+        0,
+        'dead',
+        'time-out-of-range',
+        `flows[${badRow - firstRow}] begins at ${shown}`,
+      );
+      return 'taken';
+    }
+    if (!seen.add(header.agentId, header.bootId, header.sequence)) {
+      columns.count = firstRow;
+      this.#note(message, header, rowCount, 0, 'resent', 'none', '');
+      return 'taken';
+    }
+    if (rowCount > 0) {
+      this.#batches.push({
+        firstRow,
+        rowCount,
+        network: this.#networkIndex(header.network),
+        agentId: header.agentId,
+      });
+    }
+    this.#note(message, header, rowCount, rowCount, 'written', 'none', '');
+    return 'taken';
+  }
+
+  #note(
+    message: BusMessage,
+    header: BatchHeader | null,
+    flowCount: number,
+    writtenCount: number,
+    outcome: BatchOutcome,
+    cause: DropCause,
+    detail: string,
+  ): void {
+    this.#ledger.push({ header, message, flowCount, writtenCount, outcome, cause, detail });
+  }
+
+  /** First row that begins too long before, or too far after, the bus took the message; -1 where all are well. */
+  #timeOutOfRange(receivedMs: number, firstRow: number, rowCount: number): number {
+    const from = receivedMs - this.#limits.maxAgeMs;
+    const to = receivedMs + this.#limits.maxAheadMs;
+    const startMs = this.#columns.startMs;
+    for (let row = firstRow; row < firstRow + rowCount; row++) {
+      const start = startMs[row] ?? 0;
+      if (!(start >= from && start <= to)) return row;
+    }
+    return -1;
+  }
+
+  /** Doubles the columns; what was read is read again, which happens a few times in a builder's life. */
+  #grow(): void {
+    const capacity = Math.max(this.#columns.capacity * 2, initialRows);
+    const columns = makeFlowColumns(this.unlimited ? capacity : Math.min(capacity, this.#limits.maxRows));
+    const kept = new Set(this.#batches.map((batch) => batch.firstRow));
+    for (const entry of this.#ledger) {
+      if (entry.outcome !== 'written' || entry.message.value === null) continue;
+      if (entry.flowCount > 0 && !kept.has(columns.count)) throw new Error('a block changed while it grew');
+      readFlowBatch(entry.message.value, columns);
+    }
+    this.#columns = columns;
+  }
+}

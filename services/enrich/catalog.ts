@@ -1,0 +1,162 @@
+/**
+ * Writes what rows point to: identities, workloads and rules. Ids are hashes of content and the tables keep the newest
+ * row of each, so rows may be written any number of times, by any enricher.
+ */
+
+import { ruleId } from '../../lib/inventory/ids.ts';
+import type { Inventory, Owner } from '../../lib/inventory/inventory.ts';
+import type { Store } from '../../lib/store/store.ts';
+import type { PolicyDocument } from '../../schemas/policy.ts';
+
+type Row = Record<string, unknown>;
+
+/** Rows of one insert at most. */
+const chunkRows = 20000;
+/** `valid_to` of an interval that lasts, ms: the end of DateTime64(3). */
+const openEndMs = Date.UTC(2299, 11, 31);
+
+/** A time as ClickHouse reads DateTime64(3) from JSON: seconds with three decimals. */
+function dateTime64(timeMs: number): string {
+  return (timeMs / 1000).toFixed(3);
+}
+
+function identityRow(inventory: Inventory, index: number): Row {
+  const identity = inventory.identities.list[index];
+  if (identity === undefined) throw new RangeError(`no identity ${index}`);
+  const { labels } = identity;
+  const keys = Object.keys(labels).sort();
+  return {
+    id: identity.id,
+    kind: identity.kind,
+    cluster: identity.cluster,
+    namespace: identity.namespace,
+    name: identity.name,
+    zone: identity.zone,
+    app: labels['app'] ?? '',
+    role: labels['role'] ?? '',
+    env: labels['env'] ?? '',
+    loc: labels['loc'] ?? '',
+    label_keys: keys,
+    label_values: keys.map((key) => labels[key] ?? ''),
+  };
+}
+
+function workloadRows(inventory: Inventory, owner: Owner): Row[] {
+  const { event } = owner;
+  if (event.type !== 'workload') return [];
+  const base = {
+    id: owner.id,
+    kind: event.kind,
+    cluster: event.cluster,
+    namespace: event.namespace,
+    name: event.name,
+    node: event.node,
+    uid: event.uid,
+    identity: inventory.identities.list[owner.identity]?.id ?? 0n,
+  };
+  const row = (network: string, ip: string, sinceMs: number, untilMs: number | undefined): Row => ({
+    ...base,
+    network,
+    ip: ip.includes(':') ? ip : `::ffff:${ip}`,
+    valid_from: dateTime64(sinceMs),
+    valid_to: dateTime64(untilMs ?? openEndMs),
+  });
+  // Without an address of its own (host network, not started) it is still a workload.
+  if (event.addresses.length === 0) return [row('', '::', event.sinceMs, event.untilMs)];
+  return event.addresses.map((address) => row(address.network, address.ip, address.sinceMs, address.untilMs));
+}
+
+export class Catalog {
+  readonly #store: Store;
+  readonly #inventory: Inventory;
+  /** 1 for each identity (by index) that was written. */
+  #written = new Uint8Array(1024);
+  /** Version of the policy whose rules were written. */
+  #rulesVersion = 0;
+
+  constructor(store: Store, inventory: Inventory) {
+    this.#store = store;
+    this.#inventory = inventory;
+  }
+
+  /** Writes the identities among `columns` that were not written yet. To be called before rows that point to them. */
+  async writeIdentities(columns: readonly Int32Array[], count: number): Promise<void> {
+    const total = this.#inventory.identities.list.length;
+    if (total > this.#written.length) {
+      const larger = new Uint8Array(total * 2);
+      larger.set(this.#written);
+      this.#written = larger;
+    }
+    const fresh = new Set<number>();
+    for (const column of columns) {
+      for (let row = 0; row < count; row++) {
+        const index = column[row] ?? 0;
+        if (this.#written[index] === 0) fresh.add(index);
+      }
+    }
+    if (fresh.size === 0) return;
+    await this.#insert(
+      'identities',
+      [...fresh].map((index) => identityRow(this.#inventory, index)),
+    );
+    for (const index of fresh) this.#written[index] = 1;
+  }
+
+  /** What fails stays due. */
+  async #flushWorkloads(): Promise<void> {
+    const { changed, owners } = this.#inventory;
+    while (changed.size > 0) {
+      const due: number[] = [];
+      for (const index of changed) {
+        due.push(index);
+        if (due.length >= chunkRows) break;
+      }
+      for (const index of due) changed.delete(index);
+      try {
+        const present = due.flatMap((index) => owners[index] ?? []);
+        await this.writeIdentities([Int32Array.from(present, (owner) => owner.identity)], present.length);
+        await this.#insert(
+          'workloads',
+          present.flatMap((owner) => workloadRows(this.#inventory, owner)),
+        );
+      } catch (error) {
+        for (const index of due) changed.add(index);
+        throw error;
+      }
+    }
+  }
+
+  /** Writes all that changed since the last call: workloads with their identities, and the rules of another policy. */
+  async flush(policy: PolicyDocument): Promise<void> {
+    if (policy.version !== this.#rulesVersion) {
+      await this.#writeRules(policy);
+      this.#rulesVersion = policy.version;
+    }
+    await this.#flushWorkloads();
+  }
+
+  async #writeRules(policy: PolicyDocument): Promise<void> {
+    await this.#insert(
+      'rules',
+      policy.rulesets.flatMap((ruleset) =>
+        ruleset.rules.map((rule) => ({
+          id: ruleId(ruleset.name, rule.name),
+          policy: policy.version,
+          ruleset: ruleset.name,
+          name: rule.name,
+          action: rule.action ?? 'allow',
+          owner: rule.owner ?? ruleset.owner ?? '',
+          ticket: rule.ticket ?? '',
+          definition: JSON.stringify(rule),
+          applied: dateTime64(policy.appliedMs),
+          author: policy.author,
+        })),
+      ),
+    );
+  }
+
+  async #insert(table: string, rows: readonly Row[]): Promise<void> {
+    for (let at = 0; at < rows.length; at += chunkRows)
+      await this.#store.insertRows(table, rows.slice(at, at + chunkRows));
+  }
+}

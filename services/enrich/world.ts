@@ -1,0 +1,151 @@
+/** Follows the topics `inventory` and `policy`, and keeps what flows are joined with: the inventory and the engine. */
+import type { Logger } from 'pino';
+import { Compile } from 'typebox/compile';
+import type { Bus, BusMessage } from '../../lib/bus/bus.ts';
+import { Inventory } from '../../lib/inventory/inventory.ts';
+import { emptyPolicy, PolicyEngine } from '../../lib/policy/engine.ts';
+import { makeLabeller } from '../../lib/policy/profiles.ts';
+import { InventoryEvent } from '../../schemas/inventory-event.ts';
+import type { PolicyDocument } from '../../schemas/policy.ts';
+import { topics } from '../../schemas/topics.ts';
+import type { EnrichMetrics } from './metrics.ts';
+
+const inventoryEvent = Compile(InventoryEvent);
+
+/** Longest timer Node keeps, ms. */
+const maxTimerMs = 2 ** 31 - 1;
+
+export interface World {
+  readonly inventory: Inventory;
+  /** The engine in force; another object after each change of policy. */
+  readonly engine: PolicyEngine;
+  /** The policy in force. */
+  readonly policy: PolicyDocument;
+  close(): Promise<void>;
+}
+
+export interface WorldOptions {
+  readonly bus: Bus;
+  readonly clockToleranceMs: number;
+  readonly maxIntervalsPerAddress: number;
+  readonly log: Logger;
+  readonly metrics: EnrichMetrics;
+}
+
+function parseJson(value: Uint8Array): unknown {
+  return JSON.parse(Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('utf8'));
+}
+
+/** Starts following; resolves when everything that is in both topics now has been applied. */
+export async function openWorld(options: WorldOptions): Promise<World> {
+  const { bus, log, metrics } = options;
+  let policy = emptyPolicy;
+  let engine = new PolicyEngine(policy, Date.now());
+  let expiryTimer: NodeJS.Timeout | undefined;
+  const inventory = new Inventory({
+    toleranceMs: options.clockToleranceMs,
+    maxIntervalsPerAddress: options.maxIntervalsPerAddress,
+    labelsOf: makeLabeller(policy.profiles),
+  });
+
+  const applyInventory = (messages: readonly BusMessage[]): void => {
+    for (const { key, value, offset } of messages) {
+      if (key === null) continue;
+      if (value === null) {
+        inventory.apply(key, null);
+        continue;
+      }
+      try {
+        const event = parseJson(value);
+        if (inventoryEvent.Check(event)) {
+          inventory.apply(key, event);
+          continue;
+        }
+        const [first] = inventoryEvent.Errors(event);
+        metrics.badInventory.inc();
+        log.warn(
+          { key, offset, at: first?.instancePath, problem: first?.message },
+          'inventory event left out: it does not fit the schema',
+        );
+      } catch (error) {
+        metrics.badInventory.inc();
+        log.warn({ key, offset, err: error }, 'inventory event left out: it is not JSON');
+      }
+    }
+    metrics.owners.set(inventory.ownerCount);
+    metrics.addresses.set(inventory.index.addressCount);
+    metrics.identities.set(inventory.identities.list.length);
+  };
+
+  const compile = (): void => {
+    engine = new PolicyEngine(policy, Date.now());
+    clearTimeout(expiryTimer);
+    if (engine.nextExpiryMs < Number.POSITIVE_INFINITY) {
+      // A rule that expires explains nothing from then on: compile again at that moment.
+      expiryTimer = setTimeout(compile, Math.min(maxTimerMs, Math.max(1, engine.nextExpiryMs - Date.now())));
+      expiryTimer.unref();
+    }
+  };
+
+  const applyPolicy = (messages: readonly BusMessage[]): void => {
+    const newest = messages.findLast((message) => message.value !== null);
+    if (newest === undefined || newest.value === null) return;
+    let document: PolicyDocument;
+    try {
+      // Whoever publishes checks the whole policy first (lib/policy/load.ts), so its shape is trusted here.
+      document = parseJson(newest.value) as PolicyDocument;
+      if (document.v !== 1) throw new Error(`policy format ${String(document.v)} is not known`);
+      if (document.version < policy.version) return;
+      policy = document;
+      compile();
+    } catch (error) {
+      log.error({ err: error, offset: newest.offset }, 'policy left out: the one before stays in force');
+      return;
+    }
+    inventory.relabel(makeLabeller(policy.profiles));
+    metrics.policyVersion.set(policy.version);
+    log.info(
+      { version: policy.version, rules: engine.rules.length, author: policy.author },
+      'policy in force',
+    );
+  };
+
+  const follow = (
+    topic: string,
+    apply: (messages: readonly BusMessage[]) => void,
+  ): Promise<{ close(): Promise<void> }> =>
+    new Promise((resolve, reject) => {
+      let caughtUp = false;
+      const opened = bus.tail({
+        topic,
+        onMessages: (_partition, messages) => apply(messages),
+        onCaughtUp: () => {
+          caughtUp = true;
+          opened.then(resolve, reject);
+        },
+        onError: (error) =>
+          log.warn(
+            { err: error, topic },
+            caughtUp ? 'following a topic failed, goes on' : 'reading a topic failed, goes on',
+          ),
+      });
+      opened.catch(reject);
+    });
+
+  // Profiles first, so that the inventory is labelled once.
+  const policyTail = await follow(topics.policy, applyPolicy);
+  const inventoryTail = await follow(topics.inventory, applyInventory);
+  return {
+    inventory,
+    get engine() {
+      return engine;
+    },
+    get policy() {
+      return policy;
+    },
+    async close() {
+      clearTimeout(expiryTimer);
+      await Promise.all([policyTail.close(), inventoryTail.close()]);
+    },
+  };
+}
