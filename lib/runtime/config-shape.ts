@@ -79,13 +79,16 @@ export function memberShape(shape: Shape, key: string): Shape | undefined {
   if (value !== undefined) {
     return value;
   }
-  for (const variant of shape.anyOf ?? []) {
-    const found = memberShape(variant, key);
-    if (found !== undefined) {
-      return found;
-    }
+  const found = [...new Set((shape.anyOf ?? []).map((variant) => memberShape(variant, key)))].filter(
+    (member) => member !== undefined,
+  );
+  const first = found[0];
+  if (first === undefined || found.length === 1) {
+    return first;
   }
-  return undefined;
+  return first.description === undefined
+    ? { anyOf: found }
+    : { anyOf: found, description: first.description };
 }
 
 /** The shape at a path; array positions are numbers in text. */
@@ -177,10 +180,11 @@ function range(low: number | undefined, high: number | undefined, unit: string):
 export function describeExpected(shape: Shape): string {
   const choices = shape.enum ?? (shape.const === undefined ? undefined : [shape.const]);
   if (choices !== undefined) {
-    return choices.map((choice) => JSON.stringify(choice)).join(' or ');
+    return choices.map((choice) => JSON.stringify(choice)).join(', ');
   }
   if (shape.anyOf !== undefined) {
-    return [...new Set(shape.anyOf.map(describeExpected))].join(' or ');
+    const variants = [...new Set(shape.anyOf.map(describeExpected))];
+    return variants.length > 2 ? `one of ${variants.join(', ')}` : variants.join(' or ');
   }
   switch (shape.type) {
     case 'integer':
@@ -215,7 +219,7 @@ export function maskSecrets(shape: Shape | undefined, value: unknown): unknown {
   if (shape === undefined || value === undefined || value === null) {
     return value;
   }
-  if (shape.secret === true) {
+  if (shape.secret === true || shape.anyOf?.some((variant) => variant.secret === true)) {
     const empty = value === '' || (Array.isArray(value) && value.length === 0);
     return empty || (isPlainObject(value) && Object.keys(value).length === 0) ? value : secretMask;
   }
@@ -228,6 +232,5 @@ export function maskSecrets(shape: Shape | undefined, value: unknown): unknown {
       Object.entries(value).map(([key, member]) => [key, maskSecrets(memberShape(chosen, key), member)]),
     );
   }
-  const secretVariant = shape.anyOf?.find((variant) => variant.secret === true);
-  return secretVariant === undefined ? value : secretMask;
+  return value;
 }

@@ -48,7 +48,8 @@ function rootShape(sections: Sections): Shape {
   };
 }
 
-function unknownKey(path: readonly string[], parent: Shape): string {
+/** A message about a key that isn't there, with the right one that is closest. */
+export function unknownKey(path: readonly string[], parent: Shape): string {
   const prefix = path.slice(0, -1);
   const names = memberNames(parent);
   const right = nearest(path.at(-1) ?? '', names);
@@ -104,7 +105,11 @@ function noteInside(
     const inner = [...path, keyText(pair.key)];
     const member = memberShape(chosen, keyText(pair.key));
     if (member === undefined && (chosen.properties !== undefined || chosen.anyOf !== undefined)) {
-      context.problems.push({ place: context.placeAt(pair.key).text, message: unknownKey(inner, chosen) });
+      context.problems.push({
+        place: context.placeAt(pair.key).text,
+        key: inner.join('.'),
+        message: unknownKey(inner, chosen),
+      });
     }
     noteInside(member ?? {}, pair.value ?? pair.key, inner, base, places, context);
   }

@@ -4,9 +4,10 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import Type from 'typebox';
+import Type, { type TSchema } from 'typebox';
 import { Check, Errors } from 'typebox/value';
 import {
+  chooseVariant,
   describeExpected,
   isPlainObject,
   leavesOf,
@@ -24,6 +25,7 @@ import {
   type ConfigFlag,
   type Place,
   type SourceKind,
+  unknownKey,
 } from './config-sources.ts';
 import type { ConfigOf, Sections } from './service.ts';
 
@@ -89,6 +91,8 @@ export interface ConfigProblem {
   /** Where the wrong thing stands, for example `eastwest.yaml:3:5`. */
   readonly place: string;
   readonly message: string;
+  /** The key it is about, where there is one. */
+  readonly key?: string;
 }
 
 /** Configuration that can't be used; `problems` has every one found. */
@@ -172,6 +176,17 @@ function valueAt(root: unknown, path: readonly string[]): unknown {
   return current;
 }
 
+/** The place of what is at `rest` inside an assigned value, or of the closest thing around it. */
+function placeInside(assignment: Assignment, rest: readonly string[]): Place {
+  for (let length = rest.length; length > 0; length--) {
+    const place = assignment.places?.get(rest.slice(0, length).join('.'));
+    if (place !== undefined) {
+      return place;
+    }
+  }
+  return assignment.place;
+}
+
 /** The strongest place that set the path itself, something above it, or (for a group) something inside it. */
 function placeOf(assignments: readonly Assignment[], path: readonly string[]): Place | undefined {
   let inside: Place | undefined;
@@ -179,7 +194,7 @@ function placeOf(assignments: readonly Assignment[], path: readonly string[]): P
     const shared = Math.min(assignment.path.length, path.length);
     if (assignment.path.slice(0, shared).every((key, index) => key === path[index])) {
       if (assignment.path.length <= path.length) {
-        return assignment.places?.get(path.slice(assignment.path.length).join('.')) ?? assignment.place;
+        return placeInside(assignment, path.slice(assignment.path.length));
       }
       inside ??= assignment.place;
     }
@@ -199,50 +214,69 @@ export function showValue(value: unknown): string {
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }
 
-function problemsOf(
+/** Paths of what is wrong in `value`. For a union of objects, what is wrong in the variant that was meant. */
+function wrongPaths(schema: TSchema, value: unknown, path: readonly string[]): string[][] {
+  const found: string[][] = [];
+  for (const error of Errors(schema, value)) {
+    const inner = pathOfPointer(error.instancePath);
+    const at = [...path, ...inner];
+    if (error.schemaPath.includes('/anyOf/')) {
+      continue;
+    }
+    if (error.keyword === 'required') {
+      found.push(...error.params.requiredProperties.map((key) => [...at, key]));
+    } else if (error.keyword === 'additionalProperties') {
+      found.push(...error.params.additionalProperties.map((key) => [...at, key]));
+    } else if (error.keyword === 'anyOf') {
+      const given = valueAt(value, inner);
+      const union = shapeAt(shapeOf(schema), inner);
+      const variant = union === undefined || !isPlainObject(given) ? union : chooseVariant(union, given);
+      found.push(...(variant === undefined || variant === union ? [at] : wrongPaths(variant, given, at)));
+    } else {
+      found.push(at);
+    }
+  }
+  return found;
+}
+
+function addProblems(
   sections: Sections,
   tree: Record<string, unknown>,
   assignments: readonly Assignment[],
-): ConfigProblem[] {
-  const problems = new Map<string, ConfigProblem>();
+  problems: ConfigProblem[],
+): void {
+  const told = new Set(problems.map((problem) => problem.key));
   for (const [name, schema] of Object.entries(sections)) {
     if (Check(schema, tree[name])) {
       continue;
     }
-    for (const error of Errors(schema, tree[name])) {
-      const base = [name, ...pathOfPointer(error.instancePath)];
-      const missing = error.keyword === 'required' ? error.params.requiredProperties : undefined;
-      for (const path of missing?.map((key) => [...base, key]) ?? [base]) {
-        addProblem(problems, shapeOf(schema), path, tree, assignments);
+    for (const path of wrongPaths(schema, tree[name], [name])) {
+      const key = path.join('.');
+      if (!told.has(key)) {
+        told.add(key);
+        problems.push(problemAt(shapeOf(schema), path, tree, assignments));
       }
     }
   }
-  // A union reports each of its variants: keep what is said about the deepest place only.
-  const keys = [...problems.keys()];
-  return [...problems]
-    .filter(([key]) => !keys.some((other) => other.startsWith(`${key}.`)))
-    .map(([, problem]) => problem);
 }
 
-function addProblem(
-  problems: Map<string, ConfigProblem>,
+function problemAt(
   section: Shape,
   path: readonly string[],
   tree: unknown,
   assignments: readonly Assignment[],
-): void {
+): ConfigProblem {
   const key = path.join('.');
   const shape = shapeAt(section, path.slice(1));
-  if (problems.has(key) || shape === undefined) {
-    return;
+  const place = placeOf(assignments, path)?.text ?? 'configuration';
+  if (shape === undefined) {
+    const parent = shapeAt(section, path.slice(1, -1)) ?? section;
+    return { place, key, message: unknownKey(path, parent) };
   }
   const value = valueAt(tree, path);
   const meaning = shape.description === undefined ? '' : ` (${shape.description.replace(/\.$/, '')})`;
   const given = value === undefined ? 'is not set' : `is ${showValue(maskSecrets(shape, value))}`;
-  problems.set(key, {
-    place: placeOf(assignments, path)?.text ?? 'configuration',
-    message: `\`${key}\` ${given}; expected ${describeExpected(shape)}${meaning}`,
-  });
+  return { place, key, message: `\`${key}\` ${given}; expected ${describeExpected(shape)}${meaning}` };
 }
 
 function entriesOf(
@@ -291,7 +325,7 @@ export function loadConfig<S extends Sections>(
   for (const [name, schema] of Object.entries(all)) {
     tree[name] = withDefaults(shapeOf(schema), tree[name]);
   }
-  problems.push(...problemsOf(all, tree, assignments));
+  addProblems(all, tree, assignments, problems);
   if (problems.length > 0) {
     throw new ConfigError(problems);
   }
