@@ -1,25 +1,29 @@
 /** Section `store`: where ClickHouse is, how long rows stay, and the embedded server's limits. */
 import Type, { type Static } from 'typebox';
 
+/** Longest retention; the end of a row's life must fit into a DateTime, which ends in 2106. */
+const retentionLimitDays = 10_000;
+
 export const RetentionConfig = Type.Object(
   {
     rawDays: Type.Integer({
       default: 90,
       minimum: 1,
-      maximum: 36_500,
+      maximum: retentionLimitDays,
       description: 'Days that single flows and the ledger of batches are kept.',
     }),
     minuteDays: Type.Integer({
       default: 30,
       minimum: 1,
-      maximum: 36_500,
+      maximum: retentionLimitDays,
       description: 'Days that the rollup per minute is kept.',
     }),
     hourDays: Type.Integer({
       default: 400,
       minimum: 1,
-      maximum: 36_500,
-      description: 'Days that the rollup per hour is kept.',
+      maximum: retentionLimitDays,
+      description:
+        'Days that the rollup per hour, and first and last time of edges no longer seen, are kept.',
     }),
   },
   {

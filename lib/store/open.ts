@@ -3,7 +3,7 @@ import { type ClickHouseSettings, createClient } from '@clickhouse/client';
 import type { Logger } from 'pino';
 import { type StoreConfig, storeUrl } from './config.ts';
 import { storeError } from './errors.ts';
-import { type InsertTarget, insertAgent, sendInsert } from './insert.ts';
+import { type HttpTarget, keepAliveAgent, sendInsert, sendStatement } from './http.ts';
 import type { QueryOptions, Store } from './store.ts';
 
 export interface StoreOptions {
@@ -50,17 +50,19 @@ export function openStore(config: StoreConfig, options: StoreOptions): Store {
     max_open_connections: config.maxOpenConnections,
     log: { level: 127 },
   });
-  const target: InsertTarget = {
+  const target: HttpTarget = {
     url,
     database: config.database,
     username: config.username,
     password: config.password,
     timeoutMs: config.insertTimeoutMs,
-    agent: insertAgent(url, config.maxOpenConnections),
+    agent: keepAliveAgent(url, config.maxOpenConnections),
   };
   const { log } = options;
 
   return {
+    config,
+
     async query<T>(
       sql: string,
       params: Readonly<Record<string, unknown>> = {},
@@ -86,12 +88,8 @@ export function openStore(config: StoreConfig, options: StoreOptions): Store {
       }
     },
 
-    async command(sql) {
-      try {
-        await client.command({ query: sql, clickhouse_settings: { wait_end_of_query: 1 } });
-      } catch (error) {
-        throw storeError(error, 'command', url);
-      }
+    async command(sql, { database = config.database } = {}) {
+      await sendStatement({ ...target, database, timeoutMs: config.queryTimeoutMs }, sql);
     },
 
     async insertBlock(table, block, token) {

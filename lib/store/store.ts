@@ -1,4 +1,5 @@
 /** What services see of ClickHouse: queries, inserts that count once, and two kinds of failure. */
+import type { StoreConfig } from './config.ts';
 import type { NativeBlock } from './native.ts';
 
 export interface QueryOptions {
@@ -10,12 +11,14 @@ export interface QueryOptions {
 
 /** Every method throws `StoreUnavailableError` or `StoreRefusedError`; an aborted query throws its signal's reason. */
 export interface Store {
+  /** The section that this store was opened with. */
+  readonly config: StoreConfig;
   /**
    * Rows as objects (JSONEachRow); 64-bit integers arrive as strings. `{name:Type}` placeholders are bound from `params`.
    */
   query<T>(sql: string, params?: Readonly<Record<string, unknown>>, options?: QueryOptions): Promise<T[]>;
-  /** One statement without a result; resolves when the server has done it. */
-  command(sql: string): Promise<void>;
+  /** One statement without a result, in the configured database unless told; resolves when the server has done it. */
+  command(sql: string, options?: { readonly database?: string }): Promise<void>;
   /** One Native block; durable when it resolves; the same token inserts once, through dependent views too. */
   insertBlock(table: string, block: NativeBlock, token: string): Promise<void>;
   /** Rows as objects; for small things. With a token, the same token inserts once. */

@@ -24,6 +24,9 @@ export interface TestClickHouse {
 /** Memory limit of a server in tests; several may run at once. */
 const memoryBytes = 1536 * 1024 ** 2;
 
+/** Rows of tests are made up, their times may be long ago. */
+const keepAll = { rawDays: 10_000, minuteDays: 10_000, hourDays: 10_000 };
+
 export async function startClickHouse(): Promise<TestClickHouse> {
   const dataDir = await mkdtemp(join(tmpdir(), 'eastwest-clickhouse-'));
   const log = pino({ level: 'silent' });
@@ -41,7 +44,8 @@ export async function startClickHouse(): Promise<TestClickHouse> {
     get pid() {
       return server.pid;
     },
-    config: (database = 'eastwest') => Parse(StoreConfig, Default(StoreConfig, { url, database })),
+    config: (database = 'eastwest') =>
+      Parse(StoreConfig, Default(StoreConfig, { url, database, retention: keepAll })),
     async stop() {
       await server.stop();
       await rm(dataDir, { recursive: true, force: true });

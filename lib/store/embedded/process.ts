@@ -69,7 +69,7 @@ function serve(options: ProcessOptions): void {
   const hold = [
     'SYSTEM START LISTEN HTTP',
     'SYSTEM START LISTEN TCP',
-    `SELECT sleepEachRow(1) FROM numbers(1000000000) /* ${holdMarker} */ SETTINGS max_block_size = 1,
+    `SELECT sleepEachRow(0.1) FROM numbers(1000000000) /* ${holdMarker} */ SETTINGS max_block_size = 1,
      function_sleep_max_microseconds_per_block = 0, max_execution_time = 0, log_queries = 0 FORMAT Null`,
   ];
   const config = serverPaths(options.folder).config;

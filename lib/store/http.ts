@@ -1,10 +1,10 @@
-/** Inserts over HTTP: a list of chunks as one request body, and an answer only when the server has it all. */
+/** Statements and inserts over HTTP: a list of chunks as one request body, and an answer only when all of it is done. */
 import * as http from 'node:http';
 import * as https from 'node:https';
 import { serverError, storeError } from './errors.ts';
 import { StoreUnavailableError } from './store.ts';
 
-export interface InsertTarget {
+export interface HttpTarget {
   readonly url: string;
   readonly database: string;
   readonly username: string;
@@ -13,17 +13,22 @@ export interface InsertTarget {
   readonly agent: http.Agent;
 }
 
-/** Answers to inserts are empty or an error; more than this is not read. */
+/** Answers to writes are empty or an error; more than this is not read. */
 const answerLimitBytes = 64 * 1024;
 
 /** Connections that are kept open; the server closes idle ones later than this. */
-export function insertAgent(url: string, maxSockets: number): http.Agent {
+export function keepAliveAgent(url: string, maxSockets: number): http.Agent {
   const options = { keepAlive: true, maxSockets, keepAliveMsecs: 1_000, timeout: 0 };
   return url.startsWith('https:') ? new https.Agent(options) : new http.Agent(options);
 }
 
-function settingsOf(token: string | undefined, rowCount: number): Record<string, string> {
-  const block = String(Math.max(rowCount, 1_048_576));
+/** What of a statement names it in an error, in characters. */
+const statementLimit = 60;
+/** Smallest block size that inserts ask for; ClickHouse's own default. */
+const blockRows = 1_048_576;
+
+function insertSettings(token: string | undefined, rowCount: number): Record<string, string> {
+  const rows = String(Math.max(rowCount, blockRows));
   return {
     ...(token === undefined
       ? { insert_deduplicate: '0' }
@@ -31,12 +36,12 @@ function settingsOf(token: string | undefined, rowCount: number): Record<string,
     async_insert: '0',
     // One insert is one block, or a token would stand for several.
     input_format_parallel_parsing: '0',
-    max_insert_block_size: block,
-    min_insert_block_size_rows: block,
-    min_insert_block_size_bytes: '0',
     max_insert_threads: '1',
-    // The status line waits for the views, so that a late failure isn't a 200.
-    wait_end_of_query: '1',
+    max_insert_block_size: rows,
+    min_insert_block_size_rows: rows,
+    min_insert_block_size_bytes: '0',
+    // Days are partitions; a block of late flows may hold many.
+    max_partitions_per_insert_block: '0',
   };
 }
 
@@ -46,27 +51,22 @@ async function readAnswer(response: http.IncomingMessage): Promise<string> {
   return text;
 }
 
-/**
- * Sends `INSERT ... FORMAT x` with the body and waits until it is written.
- * `rowCount` is the size of the block; throws as `Store` says.
- */
-export async function sendInsert(
-  target: InsertTarget,
-  statement: string,
+/** One POST; resolves when the server says that it is done, and throws as `Store` says. */
+async function post(
+  target: HttpTarget,
+  parameters: Readonly<Record<string, string>>,
   chunks: readonly Uint8Array[],
-  rowCount: number,
-  token: string | undefined,
+  doing: string,
 ): Promise<void> {
   const address = new URL(`${target.url}/`);
-  const query = new URLSearchParams({
+  // The status line waits for the end of the work, views included, so that a late failure isn't a 200.
+  address.search = new URLSearchParams({
     database: target.database,
-    query: statement,
-    ...settingsOf(token, rowCount),
-  });
-  address.search = query.toString();
+    wait_end_of_query: '1',
+    ...parameters,
+  }).toString();
   let byteLength = 0;
   for (const chunk of chunks) byteLength += chunk.length;
-  const doing = statement.slice(0, statement.indexOf(' ('));
   const send = address.protocol === 'https:' ? https.request : http.request;
   const { promise, resolve, reject } = Promise.withResolvers<http.IncomingMessage>();
   const request = send(address, {
@@ -85,7 +85,6 @@ export async function sendInsert(
   request.cork();
   for (const chunk of chunks) request.write(chunk);
   request.end();
-  process.nextTick(() => request.uncork());
   try {
     const response = await promise;
     const text = await readAnswer(response);
@@ -101,4 +100,24 @@ export async function sendInsert(
     }
     throw storeError(error, doing, target.url);
   }
+}
+
+/**
+ * Sends `INSERT INTO t (...) FORMAT x` with its data and waits until it is written.
+ * `rowCount` is the size of the block; without a token, equal data is added again.
+ */
+export async function sendInsert(
+  target: HttpTarget,
+  statement: string,
+  chunks: readonly Uint8Array[],
+  rowCount: number,
+  token: string | undefined,
+): Promise<void> {
+  const parameters = { query: statement, ...insertSettings(token, rowCount) };
+  await post(target, parameters, chunks, statement.slice(0, statement.indexOf(' (')));
+}
+
+/** Sends a statement without a result and waits until it is done. */
+export async function sendStatement(target: HttpTarget, statement: string): Promise<void> {
+  await post(target, {}, [Buffer.from(statement)], statement.slice(0, statementLimit));
 }

@@ -1,0 +1,182 @@
+/** Brings a database to the schema of this version: schemas/clickhouse/NNN-name.sql in order, then the retention. */
+import { hash } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import type { Logger } from 'pino';
+import type { RetentionConfig, StoreConfig } from './config.ts';
+import { splitStatements } from './statements.ts';
+import { type Store, StoreRefusedError } from './store.ts';
+
+export interface Migration {
+  /** `001-tables`. */
+  readonly name: string;
+  readonly sql: string;
+}
+
+export interface MigrateOptions {
+  readonly log: Logger;
+  /** The files of this version unless told. */
+  readonly migrations?: readonly Migration[];
+}
+
+export interface MigrateResult {
+  /** Names of the files that were applied now, in order. */
+  readonly applied: readonly string[];
+  /** Tables whose retention was changed. */
+  readonly retained: readonly string[];
+}
+
+/** The database doesn't fit this version of the program; the message says what to do. */
+export class MigrationError extends Error {
+  override readonly name = 'MigrationError';
+}
+
+const migrationName = /^\d{3}-[a-z0-9-]+\.sql$/;
+/** Tries of one file; another process that does the same at the same moment can make a statement fail. */
+const tryLimit = 5;
+/** Errors that statements of two processes can give each other. */
+const collisions = new Set([
+  'TABLE_ALREADY_EXISTS',
+  'DATABASE_ALREADY_EXISTS',
+  'DICTIONARY_ALREADY_EXISTS',
+  'UNKNOWN_TABLE',
+  'DEADLOCK_AVOIDED',
+  'CANNOT_ASSIGN_ALTER',
+]);
+
+/** The files in the folder `schemas/clickhouse`, in order. */
+export function readMigrations(): Migration[] {
+  const folder = new URL('../../schemas/clickhouse/', import.meta.url);
+  const files = readdirSync(fileURLToPath(folder)).filter((file) => file.endsWith('.sql'));
+  const wrong = files.find((file) => !migrationName.test(file));
+  if (wrong !== undefined)
+    throw new MigrationError(`schemas/clickhouse/${wrong}: the name must be like 001-name.sql`);
+  return files.sort().map((file) => ({
+    name: file.slice(0, -'.sql'.length),
+    sql: readFileSync(new URL(file, folder), 'utf8'),
+  }));
+}
+
+function quoteText(text: string): string {
+  return `'${text.replace(/[\\']/g, '\\$&')}'`;
+}
+
+/** Puts in what a file leaves to the installation: the account with which dictionaries read their tables. */
+function renderStatement(statement: string, config: StoreConfig): string {
+  return statement
+    .replaceAll("'{username}'", quoteText(config.username))
+    .replaceAll("'{password}'", quoteText(config.password));
+}
+
+function digest(text: string): string {
+  return hash('sha256', text, 'hex').slice(0, 32);
+}
+
+async function whileOthersMigrate<T>(work: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await work();
+    } catch (error) {
+      const collided = error instanceof StoreRefusedError && collisions.has(error.code);
+      if (!collided || tries >= tryLimit) throw error;
+    }
+  }
+}
+
+interface Applied {
+  readonly name: string;
+  readonly checksum: string;
+  readonly rendered: string;
+}
+
+async function readApplied(store: Store): Promise<Map<string, Applied>> {
+  const rows = await store.query<Applied>(
+    'SELECT name, checksum, rendered FROM migrations FINAL ORDER BY name',
+  );
+  return new Map(rows.map((row) => [row.name, row]));
+}
+
+async function applyOne(store: Store, migration: Migration, known: Applied | undefined): Promise<boolean> {
+  const checksum = digest(migration.sql);
+  if (known !== undefined && known.checksum !== checksum) {
+    throw new MigrationError(
+      `migration ${migration.name} was applied to database ${store.config.database} with another content ` +
+        `(checksum ${known.checksum}, the file has ${checksum}); restore the file and put the change into a new one, ` +
+        'or start with an empty database',
+    );
+  }
+  const statements = splitStatements(migration.sql).map((statement) =>
+    renderStatement(statement, store.config),
+  );
+  const rendered = digest(statements.join(';'));
+  if (known?.rendered === rendered) return false;
+  await whileOthersMigrate(async () => {
+    for (const statement of statements) await store.command(statement);
+  });
+  await store.insertRows('migrations', [{ name: migration.name, checksum, rendered }]);
+  return true;
+}
+
+/** What ends when: the table, the setting that rules it, and the time that counts. */
+const retained: readonly (readonly [table: string, setting: keyof RetentionConfig, time: string])[] = [
+  ['flows', 'rawDays', 'time'],
+  ['batches', 'rawDays', 'toDateTime(received)'],
+  ['edges_1m', 'minuteDays', 'time'],
+  ['edges_1h', 'hourDays', 'time'],
+  ['edges_seen', 'hourDays', 'last_seen'],
+];
+
+async function applyRetention(store: Store): Promise<string[]> {
+  const tables = await store.query<{ name: string; engine_full: string }>(
+    'SELECT name, engine_full FROM system.tables WHERE database = currentDatabase()',
+  );
+  const engines = new Map(tables.map((row) => [row.name, row.engine_full]));
+  const changed: string[] = [];
+  for (const [table, setting, time] of retained) {
+    const engine = engines.get(table);
+    const expression = `${time} + toIntervalDay(${store.config.retention[setting]})`;
+    if (engine === undefined || engine.includes(`TTL ${expression} `)) continue;
+    await whileOthersMigrate(() => store.command(`ALTER TABLE ${table} MODIFY TTL ${expression}`));
+    changed.push(table);
+  }
+  return changed;
+}
+
+/**
+ * Creates the database if it is missing, applies what is new, and sets the retention of `store.config`.
+ * May run any number of times and in several processes at once: every statement of a migration must allow that
+ * (IF NOT EXISTS, OR REPLACE). Throws `MigrationError` when an applied file has changed or the database is newer
+ * than the program, and as `Store` does.
+ */
+export async function migrate(store: Store, options: MigrateOptions): Promise<MigrateResult> {
+  const { log } = options;
+  const { database } = store.config;
+  const migrations = options.migrations ?? readMigrations();
+  await whileOthersMigrate(() =>
+    store.command(`CREATE DATABASE IF NOT EXISTS ${database}`, { database: 'default' }),
+  );
+  await whileOthersMigrate(() =>
+    store.command(
+      `CREATE TABLE IF NOT EXISTS migrations
+       (name String, checksum String, rendered String, applied DateTime64(3, 'UTC') DEFAULT now64(3))
+       ENGINE = ReplacingMergeTree(applied) ORDER BY name`,
+    ),
+  );
+  const known = await readApplied(store);
+  const names = new Set(migrations.map((migration) => migration.name));
+  const unknown = [...known.keys()].filter((name) => !names.has(name));
+  if (unknown.length > 0) {
+    throw new MigrationError(
+      `database ${database} has migrations that this version doesn't know (${unknown.join(', ')}); run the version that made it`,
+    );
+  }
+  const applied: string[] = [];
+  for (const migration of migrations) {
+    if (!(await applyOne(store, migration, known.get(migration.name)))) continue;
+    applied.push(migration.name);
+    log.info({ database, migration: migration.name }, 'migration applied');
+  }
+  const changed = await applyRetention(store);
+  if (changed.length > 0) log.info({ database, tables: changed, ...store.config.retention }, 'retention set');
+  return { applied, retained: changed };
+}
