@@ -22,6 +22,12 @@ export interface ContainerLimits {
 /** Limits that a well-meant file does not meet either. */
 export class ContainerTooLargeError extends Error {
   override readonly name = 'ContainerTooLargeError';
+  readonly limit: 'batches' | 'bytes';
+
+  constructor(limit: 'batches' | 'bytes', message: string) {
+    super(message);
+    this.limit = limit;
+  }
 }
 
 /** Longest schema in a file's header, bytes. */
@@ -122,7 +128,7 @@ function readBlocks(
     }
     if (count < 0) return problem('block', 'has a negative count');
     if (batches.length + count > limits.maxBatches) {
-      throw new ContainerTooLargeError(`the file has over ${limits.maxBatches} batches`);
+      throw new ContainerTooLargeError('batches', `the file has over ${limits.maxBatches} batches`);
     }
     const data = unpack(packed, header.codec, bytesLeft);
     if ('error' in data) return data;
@@ -141,7 +147,10 @@ function readBlocks(
 }
 
 function unpack(packed: Uint8Array, codec: string, maxOutputLength: number): Normalised {
-  const tooLarge = new ContainerTooLargeError('the blocks of the file are too large after decompression');
+  const tooLarge = new ContainerTooLargeError(
+    'bytes',
+    'the blocks of the file are too large after decompression',
+  );
   if (codec === 'null') {
     if (packed.length > maxOutputLength) throw tooLarge;
     return { ok: packed };

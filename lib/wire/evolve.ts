@@ -18,7 +18,7 @@ import { BoundedCursor, MalformedError, measure } from './measure.ts';
 
 /** Why bytes are no batch: `field` is the path of the place, `message` a sentence that goes on from it. */
 export interface WireProblem {
-  readonly cause: DropCause;
+  readonly cause: Exclude<DropCause, 'none'>;
   readonly field: string;
   readonly message: string;
 }
@@ -111,6 +111,6 @@ export function rewrite(writer: Writer, cursor: BoundedCursor): Normalised {
   }
 }
 
-function refused(cause: DropCause, field: string, message: string): Normalised {
+function refused(cause: WireProblem['cause'], field: string, message: string): Normalised {
   return { error: { cause, field, message } };
 }
