@@ -127,27 +127,22 @@ function collect(unpack: Transform, sink: Sink): Promise<void> {
   return end;
 }
 
-/** Reads on and throws away what is left, for a while, so that the sender gets to read the answer. */
+/** Reads on and throws away what is left, for a while, so that the sender gets to read the answer. Says whether all came. */
 export async function drain(source: Readable, maxBytes: number, maxMs: number): Promise<boolean> {
   if (source.readableEnded || source.destroyed) return source.readableEnded;
-  const timer = setTimeout(() => source.pause(), maxMs);
   let left = maxBytes;
-  try {
-    return await new Promise<boolean>((resolve) => {
-      source.on('data', (chunk: Buffer) => {
-        left -= chunk.length;
-        if (left < 0) {
-          source.pause();
-          resolve(false);
-        }
-      });
-      source.once('pause', () => resolve(false));
-      source.once('end', () => resolve(true));
-      source.once('close', () => resolve(false));
-      source.resume();
+  let timer: NodeJS.Timeout | undefined;
+  const ended = await new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), maxMs);
+    source.once('end', () => resolve(true));
+    source.once('close', () => resolve(source.readableEnded));
+    source.on('data', (chunk: Buffer) => {
+      left -= chunk.length;
+      if (left < 0) resolve(false);
     });
-  } finally {
-    clearTimeout(timer);
-    source.removeAllListeners('data');
-  }
+    source.resume();
+  });
+  clearTimeout(timer);
+  if (!ended) source.pause();
+  return ended;
 }
