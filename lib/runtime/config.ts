@@ -334,4 +334,9 @@ export function loadConfig<S extends Sections>(
   return { values: values as ConfigOf<S>, file: file?.name, entries: entriesOf(all, tree, assignments) };
 }
 
+/** Prints what is wrong with the configuration, one problem a line. */
+export function printConfigError(error: ConfigError): void {
+  process.stderr.write(`${error.message}\n`);
+}
+
 export type { ConfigFlag, SourceKind } from './config-sources.ts';

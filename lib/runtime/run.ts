@@ -2,7 +2,14 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { collectDefaultMetrics, Registry } from 'prom-client';
-import { ConfigError, type ConfigInputs, loadConfig, processInputs, RuntimeConfig } from './config.ts';
+import {
+  ConfigError,
+  type ConfigInputs,
+  loadConfig,
+  printConfigError,
+  processInputs,
+  RuntimeConfig,
+} from './config.ts';
 import { exitCodes, OperatorError } from './exit.ts';
 import { serveProbes } from './http.ts';
 import { createLogger } from './log.ts';
@@ -15,6 +22,8 @@ export interface RunOptions {
   readonly inputs?: ConfigInputs;
   /** All sections the file and the environment may speak of; default: those of the service. */
   readonly known?: Sections;
+  /** Serve /healthz, /readyz and /metrics (default); a job that ends by itself has nobody to ask it. */
+  readonly probes?: boolean;
 }
 
 /** A second interrupt within this time belongs to the first: a terminal signals every process of its group. */
@@ -108,11 +117,6 @@ async function waitForEnd(
   }
 }
 
-/** Prints what is wrong with the configuration, one problem a line. */
-export function printConfigError(error: ConfigError): void {
-  process.stderr.write(`${error.message}\n`);
-}
-
 /**
  * Runs a service until it ends by itself, by SIGTERM or SIGINT, or because its parent died. Resolves with the exit
  * code, which the caller gives to `process.exit`. Never rejects.
@@ -148,18 +152,17 @@ export async function runService<S extends Sections>(
   collectDefaultMetrics({ register: metrics });
   const readiness = createReadiness((state) => parent.send({ type: 'ready', ...state }));
   try {
-    const probes = await serveProbes({
-      host: runtime.http.host,
-      port: runtime.http.port,
-      metrics,
-      readiness: readiness.state,
-      name: definition.name,
-    });
-    parent.send({ type: 'http', url: probes.url });
-    log.info({ probes: probes.url }, 'started');
+    const probes =
+      options.probes === false
+        ? undefined
+        : await serveProbes({ ...runtime.http, metrics, readiness: readiness.state, name: definition.name });
+    if (probes !== undefined) {
+      parent.send({ type: 'http', url: probes.url });
+    }
+    log.info({ probes: probes?.url }, 'started');
     const context = { config, log, metrics, readiness, signal: stop.signal };
     const code = await waitForEnd(definition.run(context), stop.signal, runtime.stopTimeoutMs, log);
-    await probes.close();
+    await probes?.close();
     log.info({ code }, 'stopped');
     return code;
   } catch (error) {
