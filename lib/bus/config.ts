@@ -143,7 +143,7 @@ export const BusConfig = Type.Object(
       description: 'How often expired messages of the embedded log are removed, ms.',
     }),
     fetchWaitMs: Type.Integer({
-      default: 100,
+      default: 500,
       minimum: 5,
       maximum: 5000,
       description: 'How long a Kafka broker may hold an empty fetch open, ms.',
