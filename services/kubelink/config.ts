@@ -1,0 +1,159 @@
+/** Configuration of kubelink: where the inventory comes from, and how long what has ended is kept. */
+import Type, { type Static } from 'typebox';
+
+const closed = { additionalProperties: false };
+
+const sourceName = Type.Optional(
+  Type.String({
+    minLength: 1,
+    maxLength: 256,
+    description:
+      'Name of the source. It owns what it publishes: only the source of this name ends it again. Must be unique among all kubelinks of one bus. Default: made of kind and cluster, path or hostname.',
+  }),
+);
+const cidrs = (what: string) => Type.Array(Type.String(), { default: [], description: what });
+
+export const ManifestsSource = Type.Object(
+  {
+    kind: Type.Literal('manifests'),
+    name: sourceName,
+    path: Type.String({
+      minLength: 1,
+      description:
+        'Folder (read with its subfolders: .yaml, .yml, .json) or file of Kubernetes objects. A file that disappears from the folder ends its objects; while the path itself is missing, all stays as it is.',
+    }),
+    cluster: Type.String({
+      minLength: 1,
+      maxLength: 253,
+      description: 'Name of the cluster; also the name of its pod network.',
+    }),
+    podCidrs: cidrs('Pod address ranges of the cluster. Empty: those that its nodes name.'),
+    serviceCidrs: cidrs('Service address ranges of the cluster.'),
+  },
+  closed,
+);
+
+export const HostsSource = Type.Object(
+  {
+    kind: Type.Literal('hosts'),
+    name: sourceName,
+    path: Type.String({
+      minLength: 1,
+      description:
+        'Folder or file of VMs, bare-metal hosts and named ranges; the format is in docs/inventory.md.',
+    }),
+  },
+  closed,
+);
+
+export const LocalHostSource = Type.Object(
+  {
+    kind: Type.Literal('local-host'),
+    name: sourceName,
+    network: Type.String({
+      minLength: 1,
+      default: 'local',
+      description: 'Network in which the addresses of this machine, loopback included, are published.',
+    }),
+    intervalMs: Type.Integer({
+      minimum: 100,
+      default: 10_000,
+      description: 'Milliseconds between two readings of the interface addresses.',
+    }),
+  },
+  closed,
+);
+
+export const RetiredSource = Type.Object(
+  {
+    kind: Type.Literal('retired'),
+    name: Type.String({
+      minLength: 1,
+      description: 'Name of a source that is no longer configured anywhere: what it still owns is ended.',
+    }),
+  },
+  closed,
+);
+
+export const SourceConfig = Type.Union([ManifestsSource, HostsSource, LocalHostSource, RetiredSource]);
+
+export const KubelinkConfig = Type.Object(
+  {
+    sources: Type.Array(SourceConfig, {
+      default: [],
+      maxItems: 256,
+      description: 'Where the inventory comes from.',
+    }),
+    carriedAnnotations: Type.Array(Type.String(), {
+      default: ['eastwest.io/*'],
+      description: 'Annotations that are carried along; a * at the end stands for any rest.',
+    }),
+    droppedLabels: Type.Array(Type.String(), {
+      default: [
+        'pod-template-hash',
+        'pod-template-generation',
+        'controller-revision-hash',
+        'controller-uid',
+        'job-name',
+        'batch.kubernetes.io/controller-uid',
+        'batch.kubernetes.io/job-name',
+        'batch.kubernetes.io/job-completion-index',
+        'apps.kubernetes.io/pod-index',
+        'statefulset.kubernetes.io/pod-name',
+        'kubernetes.io/hostname',
+      ],
+      description:
+        'Labels that only tell one replica from another and are left out; a * at the end stands for any rest.',
+    }),
+    endedRetentionMs: Type.Integer({
+      minimum: 0,
+      default: 24 * 3_600_000,
+      description:
+        'Milliseconds that an ended workload, service, namespace or cluster stays on the topic before its tombstone.',
+    }),
+    rescanMs: Type.Integer({
+      minimum: 100,
+      default: 15_000,
+      description:
+        'Milliseconds between two looks at all files, in case the operating system did not report a change.',
+    }),
+    debounceMs: Type.Integer({
+      minimum: 0,
+      default: 200,
+      description: 'Milliseconds of quiet after a reported change before files are read.',
+    }),
+    maxFileBytes: Type.Integer({
+      minimum: 1,
+      maximum: 512 * 1024 * 1024 - 1024,
+      default: 256 * 1024 * 1024,
+      description: 'Largest file that is read, bytes.',
+    }),
+    maxFileCount: Type.Integer({
+      minimum: 1,
+      default: 20_000,
+      description: 'Most files that are read from one folder.',
+    }),
+    maxBatchMessageCount: Type.Integer({
+      minimum: 1,
+      default: 1000,
+      description: 'Most events that are handed to the bus at once.',
+    }),
+    maxBatchBytes: Type.Integer({
+      minimum: 1024,
+      default: 4 * 1024 * 1024,
+      description: 'Most bytes of events that are handed to the bus at once.',
+    }),
+    maxRetryDelayMs: Type.Integer({
+      minimum: 10,
+      default: 10_000,
+      description: 'Longest pause between two tries while the bus is away, milliseconds.',
+    }),
+  },
+  { ...closed, description: 'Inventory of clusters, VMs and bare metal.' },
+);
+
+export type ManifestsSource = Static<typeof ManifestsSource>;
+export type HostsSource = Static<typeof HostsSource>;
+export type LocalHostSource = Static<typeof LocalHostSource>;
+export type SourceConfig = Static<typeof SourceConfig>;
+export type KubelinkConfig = Static<typeof KubelinkConfig>;

@@ -1,0 +1,77 @@
+/**
+ * Merges what a source says now with what was published before: which addresses an entity has or had, and when.
+ * A source that does not know when something began says 0.
+ */
+import type { AddressInterval } from '../../lib/inventory/events.ts';
+
+/** Most ended intervals one entity carries; the oldest go first. Their history is in the store. */
+export const maxEndedIntervalsPerEntity = 64;
+
+export interface MergeTime {
+  /** When the source said it, ms. */
+  readonly atMs: number;
+  /** The source is read for the first time ever: what has no begin has been so always. */
+  readonly firstReading: boolean;
+}
+
+/** The begin of something that is new. */
+export function resolveSince(sinceMs: number, time: MergeTime): number {
+  return sinceMs === 0 && !time.firstReading ? time.atMs : sinceMs;
+}
+
+function sameAddress(a: AddressInterval, b: AddressInterval): boolean {
+  return a.ip === b.ip && a.network === b.network;
+}
+
+function close(interval: AddressInterval, untilMs: number): AddressInterval {
+  if (interval.untilMs !== undefined) return interval;
+  return { ...interval, untilMs: Math.max(interval.sinceMs, untilMs) };
+}
+
+/** Closes all that is open. */
+export function closeAll(addresses: readonly AddressInterval[], untilMs: number): AddressInterval[] {
+  return addresses.map((interval) => close(interval, untilMs));
+}
+
+/**
+ * The intervals of an entity after an observation. An address that stays keeps its begin; one that is no longer there
+ * ends at `endMs`; one that comes while the entity had others begins now, since the source's begin is that of the
+ * first. `known` is `null` for an entity never heard of.
+ */
+export function mergeAddresses(
+  known: readonly AddressInterval[] | null,
+  observed: readonly AddressInterval[],
+  endMs: number,
+  time: MergeTime,
+): AddressInterval[] {
+  const merged = (known ?? []).map((interval) =>
+    observed.some((one) => sameAddress(one, interval)) ? interval : close(interval, endMs),
+  );
+  const hadAddresses = merged.length > 0;
+  for (const one of observed) {
+    const open = merged.findIndex((other) => other.untilMs === undefined && sameAddress(one, other));
+    const interval = merged[open];
+    if (interval !== undefined) {
+      if (one.untilMs !== undefined) merged[open] = close(interval, one.untilMs);
+      continue;
+    }
+    // The end of an ended interval is known already: it was published when it was noticed.
+    if (one.untilMs !== undefined && merged.some((other) => sameAddress(one, other))) continue;
+    const sinceMs = hadAddresses ? time.atMs : resolveSince(one.sinceMs, time);
+    merged.push(
+      one.untilMs === undefined
+        ? { ...one, sinceMs }
+        : { ...one, sinceMs: Math.min(sinceMs, one.untilMs), untilMs: one.untilMs },
+    );
+  }
+  return merged;
+}
+
+/** Leaves out what ended before `horizonMs`, and the oldest beyond {@link maxEndedIntervalsPerEntity}. */
+export function pruneAddresses(addresses: readonly AddressInterval[], horizonMs: number): AddressInterval[] {
+  const ended = addresses
+    .filter(({ untilMs }) => untilMs !== undefined && untilMs > horizonMs)
+    .sort((a, b) => (b.untilMs ?? 0) - (a.untilMs ?? 0));
+  const kept = new Set(ended.slice(0, maxEndedIntervalsPerEntity));
+  return addresses.filter((interval) => interval.untilMs === undefined || kept.has(interval));
+}

@@ -1,0 +1,189 @@
+/** Joins the parts: sources tell the state, the state tells the publisher, and whoever watches gets the figures. */
+import type { Logger } from 'pino';
+import type { Bus, OutgoingMessage, TopicSpec } from '../../lib/bus/bus.ts';
+import type { InventoryEvent } from '../../lib/inventory/events.ts';
+import type { Readiness } from '../../lib/runtime/service.ts';
+import { topics } from '../../schemas/topics.ts';
+import type { KubelinkConfig } from './config.ts';
+import { AddressClaims } from './conflicts.ts';
+import type { KubelinkMetrics } from './metrics.ts';
+import { Publisher } from './publisher.ts';
+import { rebuild } from './rebuild.ts';
+import type { Sources } from './sources/make.ts';
+import type { Source, SourceSink } from './sources/source.ts';
+import { InventoryState, type Publication } from './state.ts';
+
+/** Contested addresses that have a metric of their own. */
+const maxConflictSeries = 50;
+/** Problems of one source that are logged one by one at a time. */
+const maxProblemsLogged = 20;
+/** Pause between two looks for what can be forgotten, ms; less where the retention is shorter. */
+const expiryIntervalMs = 60_000;
+
+export interface KubelinkOptions {
+  readonly config: KubelinkConfig;
+  readonly sources: Sources;
+  readonly bus: Bus;
+  /** Topics to make, if they are missing. */
+  readonly topicSpecs: readonly TopicSpec[];
+  readonly metrics: KubelinkMetrics;
+  readonly readiness: Readiness;
+  readonly log: Logger;
+  /** Milliseconds since the epoch. */
+  readonly now?: () => number;
+}
+
+export interface RunningKubelink {
+  /** Sends what waits, if the bus takes it, and ends. */
+  stop(): Promise<void>;
+  /** Brings figures up to date that are too costly to keep. */
+  collect(): void;
+}
+
+class Kubelink implements RunningKubelink {
+  readonly #options: KubelinkOptions;
+  readonly #now: () => number;
+  readonly #state: InventoryState;
+  readonly #claims = new AddressClaims();
+  readonly #publisher: Publisher;
+  readonly #synced = new Set<string>();
+  readonly #problems = new Map<string, ReadonlySet<string>>();
+  #expiry: NodeJS.Timeout | null = null;
+
+  constructor(options: KubelinkOptions) {
+    const { config, sources, bus, metrics, readiness, log } = options;
+    this.#options = options;
+    this.#now = options.now ?? Date.now;
+    this.#state = new InventoryState({
+      activeSources: new Set(sources.sources.map(({ name }) => name)),
+      endedRetentionMs: config.endedRetentionMs,
+    });
+    this.#publisher = new Publisher({
+      append: (messages: readonly OutgoingMessage[]) => bus.append(topics.inventory, messages),
+      onBusState: (state) => readiness.set('bus', state),
+      maxBatchMessageCount: config.maxBatchMessageCount,
+      maxBatchBytes: config.maxBatchBytes,
+      maxRetryDelayMs: config.maxRetryDelayMs,
+      metrics,
+      log,
+    });
+  }
+
+  /** Reads the topic, then starts the sources. */
+  async start(signal: AbortSignal): Promise<void> {
+    const { sources, bus, topicSpecs, readiness, log, config } = this.#options;
+    const names = sources.sources.map(({ name }) => name);
+    const onBusState = (state: true | string): void => readiness.set('bus', state);
+    onBusState('the inventory topic was not read yet');
+    for (const name of names) readiness.set(`source ${name}`, 'not read yet');
+    await rebuild({
+      bus,
+      topicSpecs,
+      restore: (publication) => {
+        this.#state.restore(publication);
+        this.#claims.follow(publication.key, publication.event);
+      },
+      owners: new Set([...names, ...sources.retired]),
+      maxRetryDelayMs: config.maxRetryDelayMs,
+      onBusState,
+      log,
+      signal,
+    });
+    for (const source of sources.sources) source.start(this.#sinkOf(source));
+    this.#endRetired();
+    const expire = (): void => this.#publish(this.#state.expire(this.#now()));
+    this.#expiry = setInterval(expire, Math.max(100, Math.min(expiryIntervalMs, config.endedRetentionMs)));
+    expire();
+  }
+
+  async stop(): Promise<void> {
+    if (this.#expiry !== null) clearInterval(this.#expiry);
+    await Promise.all(this.#options.sources.sources.map((source) => source.stop()));
+    await this.#publisher.stop();
+  }
+
+  /** Figures that are counted when somebody asks. */
+  collect(): void {
+    const { entities, contested } = this.#options.metrics;
+    contested.set(this.#state.contestedCount);
+    entities.reset();
+    for (const { event, source, endedMs } of this.#state.entities()) {
+      if (event === null) continue;
+      const kind = event.type === 'workload' ? event.kind : event.type;
+      entities.inc({ source, kind, state: endedMs === null ? 'live' : 'ended' });
+    }
+  }
+
+  #sinkOf({ name }: Source): SourceSink {
+    const { metrics, readiness, log } = this.#options;
+    return {
+      snapshot: (events) => {
+        this.#publish(this.#state.snapshot(name, events, this.#now()));
+        metrics.lastSync.set({ source: name }, this.#now() / 1000);
+        this.#noteSync(name, events);
+      },
+      change: (event) => this.#publish(this.#state.change(name, event, this.#now())),
+      gone: (key, atMs) => this.#publish(this.#state.gone(name, key, atMs ?? this.#now())),
+      problems: (current) => this.#noteProblems(name, current),
+      ignored: (current) => {
+        for (const [kind, count] of current) metrics.ignored.set({ source: name, kind }, count);
+      },
+      failing: (reason) => {
+        metrics.sourceFailures.inc({ source: name });
+        if (!this.#synced.has(name)) readiness.set(`source ${name}`, reason);
+        log.warn({ source: name, reason }, 'source cannot be read; what is known of it stays');
+      },
+    };
+  }
+
+  #publish(publications: readonly Publication[]): void {
+    const { metrics, log } = this.#options;
+    for (const { key, event } of publications) this.#claims.follow(key, event);
+    for (const { network, ip, claimants } of this.#claims.settle()) {
+      log.warn({ network, ip, claimants }, 'two or more workloads claim one address');
+    }
+    metrics.conflicts.set(this.#claims.count);
+    metrics.conflict.reset();
+    for (const { network, ip, claimants } of this.#claims.current(maxConflictSeries)) {
+      metrics.conflict.set({ network, ip, claimants: claimants.join(', ') }, 1);
+    }
+    this.#publisher.put(publications);
+  }
+
+  #noteSync(name: string, events: readonly InventoryEvent[]): void {
+    if (this.#synced.has(name)) return;
+    const { readiness, log } = this.#options;
+    this.#synced.add(name);
+    log.info({ source: name, entityCount: events.length }, 'source read');
+    readiness.set(`source ${name}`, 'read, not published yet');
+    void this.#publisher.flushed().then(() => readiness.set(`source ${name}`, true));
+    this.#endRetired();
+  }
+
+  /** Ends what former sources left, once every source has taken over what is its own. */
+  #endRetired(): void {
+    const { sources } = this.#options;
+    if (sources.sources.some(({ name }) => !this.#synced.has(name))) return;
+    for (const name of sources.retired) this.#publish(this.#state.snapshot(name, [], this.#now()));
+  }
+
+  #noteProblems(name: string, current: readonly string[]): void {
+    const { metrics, log } = this.#options;
+    const before = this.#problems.get(name) ?? new Set();
+    const news = current.filter((problem) => !before.has(problem));
+    this.#problems.set(name, new Set(current));
+    metrics.malformed.set({ source: name }, current.length);
+    if (news.length > 0) metrics.malformedSeen.inc({ source: name }, news.length);
+    for (const problem of news.slice(0, maxProblemsLogged)) log.warn({ source: name }, problem);
+    if (news.length > maxProblemsLogged) {
+      log.warn({ source: name, notShownCount: news.length - maxProblemsLogged }, 'more of the kind');
+    }
+  }
+}
+
+/** Starts kubelink on an open bus. Rejects, with its reason, only when `signal` is aborted meanwhile. */
+export async function startKubelink(options: KubelinkOptions, signal: AbortSignal): Promise<RunningKubelink> {
+  const kubelink = new Kubelink(options);
+  await kubelink.start(signal);
+  return kubelink;
+}

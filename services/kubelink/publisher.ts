@@ -1,0 +1,167 @@
+/** Hands publications to the bus: the newest per entity, in batches, again and again until it has them. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import { MessageTooLargeError, type OutgoingMessage } from '../../lib/bus/bus.ts';
+import { backoffMs } from '../../lib/runtime/backoff.ts';
+import { toMessage } from './messages.ts';
+import type { KubelinkMetrics } from './metrics.ts';
+import type { Publication } from './state.ts';
+
+/** First pause after a failure, ms. */
+const initialRetryDelayMs = 100;
+/** Failures between two log lines while the bus is away. */
+const failuresPerLogLine = 10;
+
+export interface PublisherOptions {
+  /** Resolves when all messages are durable. */
+  readonly append: (messages: readonly OutgoingMessage[]) => Promise<void>;
+  /** Told when the bus takes events, and when and why not. */
+  readonly onBusState: (state: true | string) => void;
+  readonly maxBatchMessageCount: number;
+  readonly maxBatchBytes: number;
+  readonly maxRetryDelayMs: number;
+  readonly metrics: KubelinkMetrics;
+  readonly log: Logger;
+}
+
+interface Pending {
+  readonly sequence: number;
+  readonly type: string;
+  readonly message: OutgoingMessage;
+}
+
+export class Publisher {
+  readonly #options: PublisherOptions;
+  /**
+   * By key, oldest wait first: a newer event takes the place of one that was not sent yet, since it is the whole
+   * truth. So no more waits than there are entities.
+   */
+  readonly #pending = new Map<string, Pending>();
+  readonly #waiters: { readonly sequence: number; readonly resolve: () => void }[] = [];
+  readonly #stop = new AbortController();
+  #sequence = 0;
+  #running: Promise<void> | null = null;
+
+  constructor(options: PublisherOptions) {
+    this.#options = options;
+  }
+
+  put(publications: readonly Publication[]): void {
+    const { metrics, log } = this.#options;
+    for (const publication of publications) {
+      const message = toMessage(publication);
+      if (!message.ok) {
+        metrics.refused.inc({ cause: 'invalid' });
+        log.error(
+          { key: publication.key, reason: message.message },
+          'event does not fit the schema, not published',
+        );
+        continue;
+      }
+      const { key } = publication;
+      const sequence = this.#pending.get(key)?.sequence ?? ++this.#sequence;
+      this.#pending.set(key, {
+        sequence,
+        type: publication.event?.type ?? 'tombstone',
+        message: message.value,
+      });
+    }
+    metrics.pending.set(this.#pending.size);
+    this.#wake();
+  }
+
+  /** Resolves when everything that was put before is durable; never, if the bus stays away until the stop. */
+  flushed(): Promise<void> {
+    if (this.#pending.size === 0) return Promise.resolve();
+    const sequence = this.#sequence;
+    return new Promise((resolve) => this.#waiters.push({ sequence, resolve }));
+  }
+
+  /** Sends what waits, unless the bus is away: then the next start finds out again what it has to send. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.#running;
+  }
+
+  #wake(): void {
+    if (this.#running !== null || this.#pending.size === 0 || this.#stop.signal.aborted) return;
+    this.#running = this.#run().finally(() => {
+      this.#running = null;
+      this.#wake();
+    });
+  }
+
+  async #run(): Promise<void> {
+    const { log, metrics, onBusState, maxRetryDelayMs } = this.#options;
+    let failureCount = 0;
+    while (this.#pending.size > 0) {
+      try {
+        await this.#send(this.#nextBatch());
+        failureCount = 0;
+        onBusState(true);
+      } catch (error) {
+        failureCount++;
+        metrics.publishFailures.inc();
+        const reason = error instanceof Error ? error.message : String(error);
+        onBusState(`the bus takes no events: ${reason}`);
+        if (failureCount % failuresPerLogLine === 1) {
+          log.warn(
+            { reason, failureCount, waiting: this.#pending.size },
+            'the bus takes no events, trying again',
+          );
+        }
+        if (this.#stop.signal.aborted) return;
+        const delayMs = backoffMs(failureCount, { initialMs: initialRetryDelayMs, maxMs: maxRetryDelayMs });
+        await sleep(delayMs, undefined, { signal: this.#stop.signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  #nextBatch(): Pending[] {
+    const { maxBatchMessageCount, maxBatchBytes } = this.#options;
+    const batch: Pending[] = [];
+    let byteCount = 0;
+    for (const pending of this.#pending.values()) {
+      byteCount += pending.message.value?.length ?? 0;
+      if (batch.length > 0 && (batch.length >= maxBatchMessageCount || byteCount > maxBatchBytes)) break;
+      batch.push(pending);
+    }
+    return batch;
+  }
+
+  async #send(batch: readonly Pending[]): Promise<void> {
+    const { append, metrics, log } = this.#options;
+    try {
+      await append(batch.map(({ message }) => message));
+      for (const { type } of batch) metrics.published.inc({ type });
+    } catch (error) {
+      if (!(error instanceof MessageTooLargeError)) throw error;
+      const [only] = batch;
+      if (batch.length > 1) {
+        // One of them is too large and keeps the others back.
+        for (const one of batch) await this.#send([one]);
+        return;
+      }
+      metrics.refused.inc({ cause: 'too-large' });
+      log.error(
+        { key: only?.message.key, reason: error.message },
+        'event is too large for the bus, not published',
+      );
+    }
+    this.#forget(batch);
+  }
+
+  #forget(batch: readonly Pending[]): void {
+    for (const sent of batch) {
+      const { key } = sent.message;
+      if (key !== null && this.#pending.get(key) === sent) this.#pending.delete(key);
+    }
+    this.#options.metrics.pending.set(this.#pending.size);
+    const oldest = this.#pending.values().next().value?.sequence ?? Number.POSITIVE_INFINITY;
+    const done = this.#waiters.filter(({ sequence }) => sequence < oldest);
+    for (const waiter of done) {
+      this.#waiters.splice(this.#waiters.indexOf(waiter), 1);
+      waiter.resolve();
+    }
+  }
+}

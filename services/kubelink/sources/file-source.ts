@@ -1,0 +1,144 @@
+/** A source that is a folder or a file: keeps what each file said last, and tells the whole truth when any has changed. */
+import { resolve } from 'node:path';
+import type { Logger } from 'pino';
+import type { InventoryEvent } from '../../../lib/inventory/events.ts';
+import type { IgnoredKind } from '../manifests/convert.ts';
+import { type FileLimits, listFiles, readIfChanged } from './files.ts';
+import { Look } from './look.ts';
+import type { Source, SourceSink } from './source.ts';
+import { PathWatch } from './watch.ts';
+
+/** One thing a file speaks of. */
+export interface FileEntity {
+  readonly event: InventoryEvent;
+  /** Pod ranges it was given (nodes). */
+  readonly podCidrs: readonly string[];
+}
+
+/** What a file says. `ref` is the name of a thing within its source. */
+export interface FileContents {
+  readonly entities: ReadonlyMap<string, FileEntity>;
+  /** What could not be read. `ref` is `null` where it cannot be told what it speaks of. */
+  readonly malformed: readonly { readonly ref: string | null; readonly message: string }[];
+  readonly ignored: ReadonlyMap<IgnoredKind, number>;
+}
+
+export interface FileSourceOptions {
+  readonly name: string;
+  readonly path: string;
+  readonly limits: FileLimits;
+  readonly debounceMs: number;
+  readonly rescanMs: number;
+  readonly log: Logger;
+  /** Reads the text of a file. Must not throw. */
+  readonly read: (text: string) => FileContents;
+  /** Events that follow from all files together. */
+  readonly derived: (entities: readonly FileEntity[]) => readonly InventoryEvent[];
+}
+
+interface KnownFile {
+  readonly stamp: string;
+  readonly contents: FileContents;
+  /** Why its newest version could not be read at all; empty where it could. */
+  readonly failure: string;
+}
+
+const empty: FileContents = { entities: new Map(), malformed: [], ignored: new Map() };
+
+/**
+ * What a file says now, where parts of it cannot be read: those keep what they said before. Where it cannot be told
+ * which parts they are (a syntax error, a file that is being written), nothing of the file is taken as gone.
+ */
+export function keepUnreadable(before: FileContents, now: FileContents): FileContents {
+  if (now.malformed.length === 0) return now;
+  const isUnclear = now.malformed.some(({ ref }) => ref === null);
+  const refs = new Set(now.malformed.map(({ ref }) => ref));
+  const kept = [...before.entities].filter(([ref]) => isUnclear || refs.has(ref));
+  return { ...now, entities: new Map([...kept, ...now.entities]) };
+}
+
+export class FileSource implements Source {
+  readonly name: string;
+  readonly #options: FileSourceOptions;
+  readonly #path: string;
+  #files = new Map<string, KnownFile>();
+  #look: Look | null = null;
+  #watch: PathWatch | null = null;
+
+  constructor(options: FileSourceOptions) {
+    this.name = options.name;
+    this.#options = options;
+    this.#path = resolve(options.path);
+  }
+
+  start(sink: SourceSink): void {
+    const { log, debounceMs, rescanMs } = this.#options;
+    const look = new Look({ look: () => this.#readAll(sink), debounceMs, intervalMs: rescanMs });
+    this.#look = look;
+    this.#watch = new PathWatch(this.#path, log, () => look.ask());
+    look.start();
+  }
+
+  async stop(): Promise<void> {
+    this.#watch?.close();
+    await this.#look?.stop();
+    this.#watch?.close();
+  }
+
+  async #readAll(sink: SourceSink): Promise<void> {
+    // Before the reading, so that no change falls between the two.
+    this.#watch?.ensure();
+    let paths: string[];
+    try {
+      paths = await listFiles(this.#path, this.#options.limits.maxFileCount);
+    } catch (error) {
+      this.#watch?.close();
+      sink.failing(`${this.#path} cannot be read: ${error instanceof Error ? error.message : error}`);
+      return;
+    }
+    const files = new Map<string, KnownFile>();
+    for (const path of paths) {
+      const file = await this.#readOne(path);
+      if (file !== null) files.set(path, file);
+    }
+    if (files.size === 0 && paths.includes(this.#path)) {
+      sink.failing(`${this.#path} disappeared while it was read`);
+      return;
+    }
+    this.#files = files;
+    this.#tell(sink);
+  }
+
+  async #readOne(path: string): Promise<KnownFile | null> {
+    const known = this.#files.get(path);
+    const reading = await readIfChanged(path, known?.stamp ?? '', this.#options.limits);
+    switch (reading.outcome) {
+      case 'missing':
+        return null;
+      case 'unchanged':
+        return known ?? null;
+      case 'failed':
+        return { stamp: '', contents: known?.contents ?? empty, failure: reading.message };
+      case 'read': {
+        if (reading.stamp === '') this.#look?.ask();
+        const contents = keepUnreadable(known?.contents ?? empty, this.#options.read(reading.text));
+        return { stamp: reading.stamp, contents, failure: '' };
+      }
+    }
+  }
+
+  #tell(sink: SourceSink): void {
+    const problems: string[] = [];
+    const ignored = new Map<IgnoredKind, number>();
+    const entities: FileEntity[] = [];
+    for (const [path, { contents, failure }] of this.#files) {
+      if (failure !== '') problems.push(`${path}: ${failure}`);
+      for (const { message } of contents.malformed) problems.push(`${path}: ${message}`);
+      for (const [kind, count] of contents.ignored) ignored.set(kind, (ignored.get(kind) ?? 0) + count);
+      entities.push(...contents.entities.values());
+    }
+    sink.problems(problems);
+    sink.ignored(ignored);
+    sink.snapshot([...entities.map(({ event }) => event), ...this.#options.derived(entities)]);
+  }
+}

@@ -1,0 +1,200 @@
+/**
+ * What is known of the inventory, by entity and owner, and what has to be published when a source says something.
+ * Pure: no clock, no bus; times come in as arguments.
+ */
+import { isDeepStrictEqual } from 'node:util';
+import {
+  type InventoryEvent,
+  inventoryKey,
+  type ServiceEvent,
+  type WorkloadEvent,
+} from '../../lib/inventory/events.ts';
+import { closeAll, type MergeTime, mergeAddresses, pruneAddresses, resolveSince } from './intervals.ts';
+
+/** One message for the topic. */
+export interface Publication {
+  readonly key: string;
+  /** `null` is a tombstone. */
+  readonly event: InventoryEvent | null;
+  /** The source that owns the entity. */
+  readonly source: string;
+  /** When it ended, ms; `null` while it lives. */
+  readonly endedMs: number | null;
+}
+
+interface Entity {
+  readonly source: string;
+  readonly event: InventoryEvent;
+  readonly endedMs: number | null;
+  /** What the source said last, to see by reference that nothing changed; `null` when it has not spoken of it yet. */
+  readonly observed: InventoryEvent | null;
+}
+
+export interface InventoryStateOptions {
+  /** Names of the sources that run here and now: what they own nobody else may take. */
+  readonly activeSources: ReadonlySet<string>;
+  readonly endedRetentionMs: number;
+}
+
+export class InventoryState {
+  readonly #options: InventoryStateOptions;
+  readonly #entities = new Map<string, Entity>();
+  /** Sources of which something was heard, now or before the last restart. */
+  readonly #heardOf = new Set<string>();
+  #contestedCount = 0;
+
+  constructor(options: InventoryStateOptions) {
+    this.#options = options;
+  }
+
+  /** How often a source spoke of an entity that another source owns; it was not heard. */
+  get contestedCount(): number {
+    return this.#contestedCount;
+  }
+
+  /** Takes over what was published before a restart. A tombstone forgets. */
+  restore(publication: Publication): void {
+    const { key, event, source, endedMs } = publication;
+    if (event === null) {
+      this.#entities.delete(key);
+      return;
+    }
+    this.#heardOf.add(source);
+    this.#entities.set(key, { source, event, endedMs, observed: null });
+  }
+
+  /** Every entity: live ones and those that ended and wait for their tombstone. */
+  *entities(): IterableIterator<Publication> {
+    for (const [key, { event, source, endedMs }] of this.#entities) yield { key, event, source, endedMs };
+  }
+
+  /** The source has said everything: what it owns and did not name has ended. Of two events with one key the last counts. */
+  snapshot(source: string, events: readonly InventoryEvent[], atMs: number): Publication[] {
+    const time = { atMs, firstReading: !this.#heardOf.has(source) };
+    this.#heardOf.add(source);
+    const named = new Map(events.map((event) => [inventoryKey(event), event]));
+    const out: Publication[] = [];
+    for (const [key, entity] of this.#entities) {
+      if (entity.source === source && !named.has(key)) this.#end(key, entity, atMs, out);
+    }
+    for (const [key, event] of named) this.#observe(source, key, event, time, out);
+    return out;
+  }
+
+  /** The source has said something new about one entity. */
+  change(source: string, event: InventoryEvent, atMs: number): Publication[] {
+    const out: Publication[] = [];
+    this.#observe(source, inventoryKey(event), event, { atMs, firstReading: false }, out);
+    return out;
+  }
+
+  /** The source has said that an entity is no more. */
+  gone(source: string, key: string, atMs: number): Publication[] {
+    const out: Publication[] = [];
+    const entity = this.#entities.get(key);
+    if (entity?.source === source) this.#end(key, entity, atMs, out);
+    return out;
+  }
+
+  /** Tombstones for what ended longer ago than the retention. */
+  expire(nowMs: number): Publication[] {
+    const out: Publication[] = [];
+    for (const [key, { source, endedMs }] of this.#entities) {
+      if (endedMs === null || !this.#isExpired(endedMs, nowMs)) continue;
+      this.#entities.delete(key);
+      out.push({ key, event: null, source, endedMs });
+    }
+    return out;
+  }
+
+  #isExpired(endedMs: number, nowMs: number): boolean {
+    return endedMs + this.#options.endedRetentionMs <= nowMs;
+  }
+
+  #mayTake(entity: Entity, source: string): boolean {
+    return (
+      entity.source === source || entity.endedMs !== null || !this.#options.activeSources.has(entity.source)
+    );
+  }
+
+  #observe(source: string, key: string, observed: InventoryEvent, time: MergeTime, out: Publication[]): void {
+    const known = this.#entities.get(key);
+    if (known !== undefined && !this.#mayTake(known, source)) {
+      this.#contestedCount++;
+      return;
+    }
+    // Source files are read again only when they change: the same object says nothing new.
+    if (known?.observed === observed && known.source === source) return;
+    const observedEndMs = endOf(observed);
+    if (known === undefined && observedEndMs !== null && this.#isExpired(observedEndMs, time.atMs)) return;
+    const horizonMs = time.atMs - this.#options.endedRetentionMs;
+    const event = merge(known?.event ?? null, observed, time);
+    const endedMs = endOf(event);
+    const isNews =
+      known === undefined ||
+      known.source !== source ||
+      known.endedMs !== endedMs ||
+      !isDeepStrictEqual(known.event, event);
+    const kept = isNews ? pruned(event, horizonMs) : known.event;
+    this.#entities.set(key, { source, event: kept, endedMs, observed });
+    if (isNews) out.push({ key, event: kept, source, endedMs });
+  }
+
+  #end(key: string, entity: Entity, atMs: number, out: Publication[]): void {
+    const { source, event } = entity;
+    if (entity.endedMs !== null) {
+      // It ended before it left the source; should it come back, the source has to be heard again.
+      if (entity.observed !== null) this.#entities.set(key, { ...entity, observed: null });
+      return;
+    }
+    // A range has no time of its own: its name must not be given to anything from now on.
+    if (event.type === 'range') {
+      this.#entities.delete(key);
+      out.push({ key, event: null, source, endedMs: atMs });
+      return;
+    }
+    const ended = ending(event, atMs);
+    const endedMs = endOf(ended) ?? atMs;
+    this.#entities.set(key, { source, event: ended, endedMs, observed: null });
+    out.push({ key, event: ended, source, endedMs });
+  }
+}
+
+/** Events with addresses that come and go. */
+type TimedEvent = WorkloadEvent | ServiceEvent;
+
+function isTimed(event: InventoryEvent): event is TimedEvent {
+  return event.type === 'workload' || event.type === 'service';
+}
+
+/** The end an event itself names, ms. */
+export function endOf(event: InventoryEvent): number | null {
+  return isTimed(event) ? (event.untilMs ?? null) : null;
+}
+
+function ending(event: InventoryEvent, atMs: number): InventoryEvent {
+  if (!isTimed(event)) return event;
+  return { ...event, addresses: closeAll(event.addresses, atMs), untilMs: Math.max(event.sinceMs, atMs) };
+}
+
+function pruned(event: InventoryEvent, horizonMs: number): InventoryEvent {
+  if (!isTimed(event)) return event;
+  // An ended entity is kept whole: its addresses go with it.
+  const addresses =
+    event.untilMs === undefined ? pruneAddresses(event.addresses, horizonMs) : event.addresses;
+  return { ...event, addresses };
+}
+
+function merge(known: InventoryEvent | null, observed: InventoryEvent, time: MergeTime): InventoryEvent {
+  if (!isTimed(observed)) return observed;
+  const before = known !== null && isTimed(known) ? known : null;
+  const { untilMs: observedUntilMs, ...open } = observed;
+  const untilMs = observedUntilMs === undefined ? undefined : (before?.untilMs ?? observedUntilMs);
+  const since = before?.sinceMs ?? resolveSince(observed.sinceMs, time);
+  const merged = {
+    ...open,
+    sinceMs: untilMs === undefined ? since : Math.min(since, untilMs),
+    addresses: mergeAddresses(before?.addresses ?? null, observed.addresses, untilMs ?? time.atMs, time),
+  };
+  return untilMs === undefined ? merged : { ...merged, untilMs };
+}
