@@ -1,0 +1,123 @@
+/** Builds the HTTP application: routes, schemas, OpenAPI, errors. Listens nowhere. */
+import { fileURLToPath } from 'node:url';
+import fastifyStatic from '@fastify/static';
+import swagger from '@fastify/swagger';
+import fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify';
+import type { Logger } from 'pino';
+import type { Registry } from 'prom-client';
+import type { Store } from '../../lib/store/store.ts';
+import { makeCompleteness } from './completeness.ts';
+import type { QueryConfig } from './config.ts';
+import { makeAsk, type RouteContext } from './context.ts';
+import { handleErrors } from './errors.ts';
+import { type QueryMetrics, queryMetrics } from './metrics.ts';
+import type { SqlServer } from './people/sql.ts';
+import { Problem } from './problem.ts';
+import { coverageRoutes } from './routes/coverage.ts';
+import { edgeRoutes } from './routes/edges.ts';
+import { inventoryRoutes } from './routes/inventory.ts';
+import { ledgerRoutes } from './routes/ledger.ts';
+import { probeRoutes } from './routes/probes.ts';
+import { sqlRoutes } from './routes/sql.ts';
+
+export interface QueryAppOptions {
+  readonly config: QueryConfig;
+  /** Answers all but the SQL of people. */
+  readonly store: Store;
+  /** The same server as the user that may only read. */
+  readonly sqlServer: SqlServer;
+  /** `store.retention.minuteDays`. */
+  readonly minuteDays: number;
+  readonly registry: Registry;
+  readonly log: Logger;
+  readonly nowMs?: () => number;
+}
+
+/** The page: plain files, next to no build step. */
+const webFolder = fileURLToPath(new URL('../../web/', import.meta.url));
+
+const openApi = {
+  openapi: '3.1.0',
+  info: {
+    title: 'Eastwest',
+    description:
+      'Who talks to whom, and which of those connections can nobody explain? Errors are RFC 9457 problem documents.',
+    version: '1',
+  },
+} as const;
+
+function countRequests(app: FastifyInstance, metrics: QueryMetrics): void {
+  app.addHook('onResponse', async (request, reply) => {
+    metrics.requestSeconds.observe(
+      { route: request.routeOptions.url ?? 'none', method: request.method, status: String(reply.statusCode) },
+      reply.elapsedTime / 1000,
+    );
+  });
+}
+
+function allowOrigins(app: FastifyInstance, origins: readonly string[]): void {
+  if (origins.length === 0) return;
+  app.addHook('onRequest', async (request, reply) => {
+    const { origin } = request.headers;
+    if (origin === undefined || !origins.includes(origin)) return;
+    reply.header('access-control-allow-origin', origin).header('vary', 'origin');
+    if (request.method === 'OPTIONS') {
+      await reply
+        .header('access-control-allow-methods', 'GET, POST')
+        .header('access-control-allow-headers', 'content-type')
+        .code(204)
+        .send();
+    }
+  });
+}
+
+/** The page needs nothing from elsewhere, and nobody may frame it. */
+const contentSecurityPolicy =
+  "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+export async function buildQueryApp(options: QueryAppOptions): Promise<FastifyInstance> {
+  const { config, store, registry } = options;
+  const nowMs = options.nowMs ?? Date.now;
+  const metrics = queryMetrics(registry);
+  const loggerInstance: FastifyBaseLogger = options.log;
+  const app = fastify({
+    loggerInstance,
+    disableRequestLogging: true,
+    forceCloseConnections: true,
+    // A misspelt parameter is an error, not something to leave out in silence.
+    ajv: { customOptions: { removeAdditional: false, coerceTypes: true, allowMatchingProperties: true } },
+  });
+  // Schemas of answers document them and are held by tests; serializing by them would drop what they miss.
+  app.setSerializerCompiler(() => (value) => JSON.stringify(value));
+  handleErrors(app);
+  countRequests(app, metrics);
+  allowOrigins(app, config.corsOrigins);
+  app.addSchema(Problem);
+  await app.register(swagger, { openapi: openApi });
+
+  const base = {
+    config,
+    kept: { minuteDays: options.minuteDays },
+    ledger: { silentAfterS: config.silentAfterSeconds, lookbackS: config.ledgerLookbackHours * 3600 },
+    ask: makeAsk(store, config.maxSeconds),
+    clock: () => ({ nowMs: nowMs(), defaultSince: config.defaultSince }),
+  };
+  const context: RouteContext = { ...base, completeness: makeCompleteness(base, config.completenessCacheMs) };
+  edgeRoutes(app, context);
+  coverageRoutes(app, context);
+  inventoryRoutes(app, context);
+  ledgerRoutes(app, context);
+  sqlRoutes(app, { server: options.sqlServer, limits: config.sql, metrics });
+  probeRoutes(app, { store, registry });
+  app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger());
+  await app.register(fastifyStatic, {
+    root: webFolder,
+    setHeaders: (reply) => {
+      reply.header('content-security-policy', contentSecurityPolicy);
+      reply.header('x-content-type-options', 'nosniff');
+      reply.header('cache-control', 'no-cache');
+    },
+  });
+  await app.ready();
+  return app;
+}

@@ -1,0 +1,50 @@
+/** Completeness of a window, remembered for a moment: it stands in every answer and moves slowly. */
+import { type Completeness, isoMsOrNull } from './answers.ts';
+import type { RouteContext } from './context.ts';
+import type { Window } from './filters.ts';
+import { completenessSql } from './sql/ledger.ts';
+
+/** Most windows that are remembered at once. */
+const maxRemembered = 200;
+
+interface Row {
+  readonly agents_reporting: string;
+  readonly agents_silent: string;
+  readonly batches_missing: string;
+  readonly flows_dropped: string;
+  readonly freshest_ms: string;
+  readonly delay_p99_ms: number | null;
+}
+
+/** Quantiles of nothing are no number. */
+export function delayOrNull(value: number | null): number | null {
+  return value === null || Number.isNaN(value) ? null : value;
+}
+
+export function makeCompleteness(
+  context: Pick<RouteContext, 'ask' | 'clock' | 'ledger'>,
+  cacheMs: number,
+): RouteContext['completeness'] {
+  const remembered = new Map<string, { readonly untilMs: number; readonly answer: Completeness }>();
+  return async (window: Window, signal) => {
+    const { nowMs } = context.clock();
+    const key = `${window.sinceS}-${window.untilS}`;
+    const known = remembered.get(key);
+    if (known !== undefined && known.untilMs > nowMs) return known.answer;
+    const statement = completenessSql(window, Math.floor(nowMs / 1000), context.ledger);
+    const [row] = await context.ask<Row>(statement, signal);
+    const answer: Completeness = {
+      agentsReporting: Number(row?.agents_reporting ?? 0),
+      agentsSilent: Number(row?.agents_silent ?? 0),
+      batchesMissing: Number(row?.batches_missing ?? 0),
+      flowsDropped: Number(row?.flows_dropped ?? 0),
+      freshestTo: isoMsOrNull(row?.freshest_ms ?? 0),
+      delayMsP99: delayOrNull(row?.delay_p99_ms ?? null),
+    };
+    remembered.delete(key);
+    remembered.set(key, { untilMs: nowMs + cacheMs, answer });
+    const oldest = remembered.keys().next();
+    if (remembered.size > maxRemembered && oldest.done !== true) remembered.delete(oldest.value);
+    return answer;
+  };
+}

@@ -1,0 +1,48 @@
+/** The query service: HTTP API, SQL endpoint and the page. */
+import { setTimeout as delay } from 'node:timers/promises';
+import { explainListenError } from '../../lib/runtime/http.ts';
+import { defineService } from '../../lib/runtime/service.ts';
+import { StoreConfig, storeUrl } from '../../lib/store/config.ts';
+import { openStore } from '../../lib/store/open.ts';
+import { buildQueryApp } from './app.ts';
+import { QueryConfig } from './config.ts';
+import { storeState } from './routes/probes.ts';
+
+/** How often the store is looked at for /readyz of the process, milliseconds. */
+const watchIntervalMs = 2_000;
+
+export const service = defineService({
+  name: 'query',
+  description: 'HTTP API, SQL endpoint and the page',
+  sections: { query: QueryConfig, store: StoreConfig },
+  async run({ config, log, metrics, readiness, signal }) {
+    readiness.set('http', 'not listening yet');
+    readiness.set('store', 'not asked yet');
+    const store = openStore(config.store, { log });
+    const app = await buildQueryApp({
+      config: config.query,
+      store,
+      sqlServer: { url: storeUrl(config.store), database: config.store.database, ...config.store.reader },
+      minuteDays: config.store.retention.minuteDays,
+      registry: metrics,
+      log,
+    });
+    const { host, port } = config.query;
+    try {
+      await app.listen({ host, port });
+    } catch (error) {
+      throw explainListenError(error, { host, port, who: 'query (page and API)', option: 'query.port' });
+    }
+    readiness.set('http', true);
+    log.info({ url: app.listeningOrigin }, 'the page and the API are there');
+    try {
+      while (!signal.aborted) {
+        readiness.set('store', await storeState(store));
+        await delay(watchIntervalMs, undefined, { signal }).catch(() => undefined);
+      }
+    } finally {
+      await app.close();
+      await store.close();
+    }
+  },
+});

@@ -1,0 +1,200 @@
+/** GET /api/v1/ledger: what arrived, what is missing, what was dropped, and how late. */
+import type { FastifyInstance } from 'fastify';
+import Type, { type Static } from 'typebox';
+import { Completeness, isoMsOrNull, WindowAnswer, windowAnswer } from '../answers.ts';
+import { delayOrNull } from '../completeness.ts';
+import type { RouteContext } from '../context.ts';
+import { toWindow, windowParameters } from '../parameters.ts';
+import { ledgerAgentsSql, ledgerCausesSql, ledgerGapsSql, ledgerTotalsSql } from '../sql/ledger.ts';
+import { clientSignal, parameters, routeSchema } from './route.ts';
+
+/** Most gaps that are listed. */
+const maxGaps = 1_000;
+
+const LedgerParameters = parameters({
+  ...windowParameters,
+  limit: Type.Optional(
+    Type.Integer({ minimum: 1, maximum: 10_000, description: 'Most agents, 1000 when absent.' }),
+  ),
+});
+
+const count = (description: string) => Type.Integer({ minimum: 0, description });
+const nullable = Type.Union([Type.String(), Type.Null()]);
+const milliseconds = (description: string) => Type.Union([Type.Number(), Type.Null()], { description });
+
+const LedgerAnswer = Type.Object({
+  totals: Type.Object({
+    batches: count('Batches read from the bus.'),
+    batchesWritten: count('Batches whose flows are in the store.'),
+    batchesResent: count('Second copies, left out.'),
+    batchesDead: count('Batches that could not be used; see causes.'),
+    batchesMissing: count('Numbers that never came.'),
+    flowsReceived: count('Flows in written batches.'),
+    flowsWritten: count('Flows in the store.'),
+    flowsResent: count('Flows of second copies, left out.'),
+    flowsRefused: count('Flows left out for a cause.'),
+    flowsDroppedAtSource: count('Flows that sources lost before the agent saw them.'),
+    delayMsP50: milliseconds('From the end of an interval to queryable, median.'),
+    delayMsP99: milliseconds('The same, 99th percentile.'),
+  }),
+  causes: Type.Array(
+    Type.Object({ cause: Type.String(), batches: count('Dead batches.'), flows: count('Refused flows.') }),
+  ),
+  agents: Type.Array(
+    Type.Object({
+      agent: Type.String(),
+      cluster: Type.String(),
+      node: Type.String(),
+      source: Type.String({ description: 'Where its flows come from: conntrack, procfs, estate, ...' }),
+      silent: Type.Boolean(),
+      lastReceived: nullable,
+      boots: count('Times it began to count anew.'),
+      batches: count('Batches written.'),
+      flows: count('Flows received.'),
+      batchesResent: count('Second copies.'),
+      batchesMissing: count('Numbers that never came.'),
+      flowsDropped: count('Lost at the source.'),
+      flowsRefused: count('Left out for a cause.'),
+    }),
+  ),
+  agentsTotal: count('Agents in all, before the limit.'),
+  gaps: Type.Array(
+    Type.Object({
+      agent: Type.String(),
+      boot: Type.String(),
+      firstMissing: Type.String({ description: 'Sequence.' }),
+      lastMissing: Type.String({ description: 'Sequence.' }),
+      missing: count('How many.'),
+      noticed: nullable,
+    }),
+    { description: 'Missing sequences per agent and boot, the newest first.' },
+  ),
+  window: WindowAnswer,
+  completeness: Completeness,
+});
+
+interface TotalsRow {
+  readonly batches_read: string;
+  readonly batches_written: string;
+  readonly batches_resent: string;
+  readonly batches_dead: string;
+  readonly flows_received: string;
+  readonly flows_written: string;
+  readonly flows_resent: string;
+  readonly flows_refused: string;
+  readonly flows_dropped_at_source: string;
+  readonly delay_p50_ms: number | null;
+  readonly delay_p99_ms: number | null;
+}
+interface CauseRow {
+  readonly cause_name: string;
+  readonly batches_dead: string;
+  readonly flows_refused: string;
+}
+interface AgentRow {
+  readonly agent_name: string;
+  readonly cluster_name: string;
+  readonly node_name: string;
+  readonly kind: string;
+  readonly last_ms: string;
+  readonly is_silent: number;
+  readonly batches: string;
+  readonly flows_received: string;
+  readonly batches_resent: string;
+  readonly flows_dropped: string;
+  readonly flows_refused: string;
+  readonly batches_missing: string;
+  readonly boots: string;
+  readonly total: string;
+}
+interface GapRow {
+  readonly agent_name: string;
+  readonly boot: string;
+  readonly first_missing: string;
+  readonly last_missing: string;
+  readonly missing: string;
+  readonly received_ms: string;
+}
+
+function totalsOf(row: TotalsRow | undefined, batchesMissing: number): Static<typeof LedgerAnswer>['totals'] {
+  return {
+    batches: Number(row?.batches_read ?? 0),
+    batchesWritten: Number(row?.batches_written ?? 0),
+    batchesResent: Number(row?.batches_resent ?? 0),
+    batchesDead: Number(row?.batches_dead ?? 0),
+    batchesMissing,
+    flowsReceived: Number(row?.flows_received ?? 0),
+    flowsWritten: Number(row?.flows_written ?? 0),
+    flowsResent: Number(row?.flows_resent ?? 0),
+    flowsRefused: Number(row?.flows_refused ?? 0),
+    flowsDroppedAtSource: Number(row?.flows_dropped_at_source ?? 0),
+    delayMsP50: delayOrNull(row?.delay_p50_ms ?? null),
+    delayMsP99: delayOrNull(row?.delay_p99_ms ?? null),
+  };
+}
+
+function agentOf(row: AgentRow): Static<typeof LedgerAnswer>['agents'][number] {
+  return {
+    agent: row.agent_name,
+    cluster: row.cluster_name,
+    node: row.node_name,
+    source: row.kind,
+    silent: row.is_silent === 1,
+    lastReceived: isoMsOrNull(row.last_ms),
+    boots: Number(row.boots),
+    batches: Number(row.batches),
+    flows: Number(row.flows_received),
+    batchesResent: Number(row.batches_resent),
+    batchesMissing: Number(row.batches_missing),
+    flowsDropped: Number(row.flows_dropped),
+    flowsRefused: Number(row.flows_refused),
+  };
+}
+
+export function ledgerRoutes(app: FastifyInstance, context: RouteContext): void {
+  const schema = routeSchema({
+    tag: 'ledger',
+    summary: 'What arrived, what is missing, what was dropped, and how late',
+    description: 'Batches are counted by when the bus took them.',
+    querystring: LedgerParameters,
+    answer: LedgerAnswer,
+  });
+  app.get<{ Querystring: Static<typeof LedgerParameters> }>(
+    '/api/v1/ledger',
+    { schema },
+    async (request, reply) => {
+      const clock = context.clock();
+      const nowS = Math.floor(clock.nowMs / 1000);
+      const signal = clientSignal(reply);
+      const window = toWindow(request.query, clock);
+      const limit = request.query.limit ?? 1_000;
+      const [totals, causes, agents, gaps, completeness] = await Promise.all([
+        context.ask<TotalsRow>(ledgerTotalsSql(window), signal),
+        context.ask<CauseRow>(ledgerCausesSql(window), signal),
+        context.ask<AgentRow>(ledgerAgentsSql(window, nowS, context.ledger, limit), signal),
+        context.ask<GapRow>(ledgerGapsSql(window, context.ledger, maxGaps), signal),
+        context.completeness(window, signal),
+      ]);
+      return {
+        totals: totalsOf(totals[0], completeness.batchesMissing),
+        causes: causes.map((row) => ({
+          cause: row.cause_name,
+          batches: Number(row.batches_dead),
+          flows: Number(row.flows_refused),
+        })),
+        agents: agents.map(agentOf),
+        agentsTotal: Number(agents[0]?.total ?? 0),
+        gaps: gaps.map((row) => ({
+          agent: row.agent_name,
+          boot: row.boot,
+          firstMissing: row.first_missing,
+          lastMissing: row.last_missing,
+          missing: Number(row.missing),
+          noticed: isoMsOrNull(row.received_ms),
+        })),
+        window: windowAnswer(window),
+        completeness,
+      };
+    },
+  );
+}

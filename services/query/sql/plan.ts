@@ -1,0 +1,162 @@
+/**
+ * Which tables answer a question about edges: the smallest that suffice. Whole hours come from `edges_1h`, the minutes
+ * around them from `edges_1m`, and only what rollups don't hold (addresses of workloads) from `flows`.
+ */
+import type { FlowFilter, Window } from '../filters.ts';
+import { allOf, type Bindings } from './bindings.ts';
+
+export type EdgeTable = 'flows' | 'edges_1m' | 'edges_1h';
+
+/** Part of a plan: rows of one table with `fromS <= time < toS`. */
+export interface EdgePart {
+  readonly table: EdgeTable;
+  readonly fromS: number;
+  readonly toS: number | null;
+}
+
+export interface EdgePlan {
+  /** The window as it is answered: widened to whole minutes (or hours) where rollups answer. */
+  readonly window: Window;
+  readonly parts: readonly EdgePart[];
+  /** The tables, for the answer: `edges_1h+edges_1m`. */
+  readonly table: string;
+}
+
+const minute = 60;
+const hour = 3600;
+/** Below this many whole hours the rollup per minute answers alone. */
+const fewestHours = 2;
+
+function down(value: number, step: number): number {
+  return Math.floor(value / step) * step;
+}
+
+function up(value: number, step: number): number {
+  return Math.ceil(value / step) * step;
+}
+
+/** Days that single flows and minutes are kept: what is older comes from hours alone. */
+export interface Kept {
+  readonly minuteDays: number;
+}
+
+/** Whether only `flows` can tell: rollups hold no address where the workload is known. */
+export function needsFlows(filter: FlowFilter): boolean {
+  return filter.address !== null || filter.sourceAddress !== null || filter.destinationAddress !== null;
+}
+
+function describe(window: Window, parts: readonly EdgePart[]): EdgePlan {
+  const table = [...new Set(parts.map((part) => part.table))].sort().join('+');
+  return { window, parts, table };
+}
+
+export function planEdges(filter: FlowFilter, nowMs: number, kept: Kept): EdgePlan {
+  const nowS = Math.floor(nowMs / 1000);
+  const asked = filter.window;
+  // A time to come bounds nothing that could be stored, but clocks differ: leave the end open.
+  const openEnd = asked.untilS === null || asked.untilS >= nowS;
+  if (needsFlows(filter)) {
+    const window = { sinceS: asked.sinceS, untilS: asked.untilS };
+    return describe(window, [{ table: 'flows', fromS: window.sinceS, toS: window.untilS }]);
+  }
+  if (asked.sinceS < nowS - kept.minuteDays * 86_400) {
+    const window = {
+      sinceS: down(asked.sinceS, hour),
+      untilS: openEnd ? null : up(asked.untilS ?? nowS, hour),
+    };
+    return describe(window, [{ table: 'edges_1h', fromS: window.sinceS, toS: window.untilS }]);
+  }
+  const window = {
+    sinceS: down(asked.sinceS, minute),
+    untilS: openEnd ? null : up(asked.untilS ?? nowS, minute),
+  };
+  const hoursFrom = up(window.sinceS, hour);
+  const hoursTo = window.untilS === null ? null : down(window.untilS, hour);
+  if ((hoursTo ?? nowS) - hoursFrom < fewestHours * hour) {
+    return describe(window, [{ table: 'edges_1m', fromS: window.sinceS, toS: window.untilS }]);
+  }
+  const parts: EdgePart[] = [{ table: 'edges_1h', fromS: hoursFrom, toS: hoursTo }];
+  if (window.sinceS < hoursFrom) parts.push({ table: 'edges_1m', fromS: window.sinceS, toS: hoursFrom });
+  if (window.untilS !== null && hoursTo !== null && hoursTo < window.untilS) {
+    parts.push({ table: 'edges_1m', fromS: hoursTo, toS: window.untilS });
+  }
+  return describe(window, parts);
+}
+
+/** Series need buckets that the rollup per hour can't give: the same plan from minutes alone where `stepS` is below an hour. */
+export function planSeries(filter: FlowFilter, stepS: number, nowMs: number, kept: Kept): EdgePlan {
+  const plan = planEdges(filter, nowMs, kept);
+  if (stepS % hour === 0 || plan.table === 'flows' || plan.table === 'edges_1m') return plan;
+  return describe(plan.window, [{ table: 'edges_1m', fromS: plan.window.sinceS, toS: plan.window.untilS }]);
+}
+
+export function timeCondition(
+  part: { readonly fromS: number; readonly toS: number | null },
+  bindings: Bindings,
+): string {
+  const from = `time >= toDateTime(${bindings.bind('UInt32', part.fromS)})`;
+  return part.toS === null ? from : `${from} AND time < toDateTime(${bindings.bind('UInt32', part.toS)})`;
+}
+
+const sums = [
+  'flows',
+  'connections',
+  'bytes_forward',
+  'bytes_reverse',
+  'packets_forward',
+  'packets_reverse',
+] as const;
+
+/** Columns that tell one edge from another. */
+export const edgeKey =
+  'src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, verdict, reason, rule';
+
+/** Rows of one part with the columns of the rollups, filtered. */
+function partRows(part: EdgePart, conditions: string, bindings: Bindings): string {
+  const time = timeCondition(part, bindings);
+  const where = conditions === '1' ? time : `${time} AND ${conditions}`;
+  if (part.table !== 'flows') {
+    return `SELECT time, ${edgeKey}, side, ${sums.join(', ')} FROM ${part.table} WHERE ${where}`;
+  }
+  // The names inside the subquery are those of the table, so that address filters see the addresses themselves.
+  return `SELECT time, src_identity, dst_identity,
+      if(src_workload = 0, src_address, toIPv6('::')) AS src_ip, if(dst_workload = 0, dst_address, toIPv6('::')) AS dst_ip,
+      dst_port, protocol, verdict, reason, rule, side, toUInt64(1) AS flows, toUInt64(connections) AS connections,
+      bytes_forward, bytes_reverse, packets_forward, packets_reverse
+    FROM (SELECT time, src_identity, dst_identity, src_workload, dst_workload, src_ip AS src_address, dst_ip AS dst_address,
+        dst_port, protocol, verdict, reason, rule, side, connections, bytes_forward, bytes_reverse, packets_forward,
+        packets_reverse FROM flows WHERE ${where})`;
+}
+
+/** Rows of all parts, one per edge, side and bucket, not yet merged. */
+export function planRows(plan: EdgePlan, conditions: readonly string[], bindings: Bindings): string {
+  const where = allOf(conditions);
+  return plan.parts.map((part) => partRows(part, where, bindings)).join('\n    UNION ALL ');
+}
+
+/** The larger of the sides' sums, which is exact whenever either side is complete. */
+function larger(column: string): string {
+  return `greatest(sumIf(${column}, side = 'source'), sumIf(${column}, side = 'destination'), sumIf(${column}, side = 'middle'))`;
+}
+
+/** The merged sums, as `c_<name>` so that no alias hides a column. */
+export const mergedSums = `sum(flows) AS c_flows, ${sums
+  .slice(1)
+  .map((column) => `${larger(column)} AS c_${column}`)
+  .join(', ')}, groupUniqArray(toString(side)) AS sides`;
+
+/** Edges merged over sides: the key, the sums, and the sides that reported; `extraKey` adds a column to the key. */
+export function mergedEdges(
+  plan: EdgePlan,
+  conditions: readonly string[],
+  bindings: Bindings,
+  extraKey: { readonly expression: string; readonly name: string } | null = null,
+): string {
+  const extra = extraKey === null ? '' : `${extraKey.expression} AS ${extraKey.name}, `;
+  const group = extraKey === null ? '' : `${extraKey.name}, `;
+  return `SELECT ${extra}${edgeKey}, ${mergedSums}
+  FROM (
+    ${planRows(plan, conditions, bindings)}
+  )
+  GROUP BY ${group}${edgeKey}`;
+}
