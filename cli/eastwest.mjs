@@ -2,7 +2,7 @@
 // Starts the command on Node 24 or newer. Plain JavaScript, because an older Node may be the one that reads it.
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import module, { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -49,6 +49,8 @@ function runWith(node) {
 }
 
 if (Number.parseInt(process.versions.node, 10) >= neededMajor) {
+  // Several processes load the same code: keep it compiled. Where the folder can't be written this does nothing.
+  module.enableCompileCache?.(fileURLToPath(new URL('../node_modules/.cache/eastwest', import.meta.url)));
   const { main } = await import('./main.ts');
   process.exit(await main(process.argv.slice(2)));
 } else {

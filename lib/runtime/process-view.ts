@@ -38,6 +38,9 @@ export interface ProcessView {
 /** At least this long between two drawings of the table. */
 const redrawIntervalMs = 2_000;
 
+/** A process that starts for this long says why. */
+const slowStartMs = 5_000;
+
 function uptime(startedAtMs: number | undefined, nowMs: number): string {
   if (startedAtMs === undefined) {
     return '';
@@ -107,17 +110,24 @@ function createFormatter(colour: boolean): (line: string) => string {
 function plainView(options: ViewOptions, now: () => number): ProcessView {
   const format = createFormatter(false);
   const write = (text: string): void => void options.stream.write(`${text}\n`);
-  let lastShown = new Map<string, string>();
+  const shown = new Map<
+    string,
+    { phase: ProcessPhase; pid: number | undefined; atMs: number; line: string }
+  >();
   return {
-    update(all, changed) {
-      if (changed !== undefined) {
-        const line = statusLine(changed);
-        if (lastShown.get(changed.name) !== line) {
-          write(`${clock(now())} ${line}`);
-        }
-        lastShown.set(changed.name, line);
+    update(_all, changed) {
+      if (changed === undefined) {
+        return;
       }
-      lastShown = new Map([...lastShown].filter(([name]) => all.some((status) => status.name === name)));
+      const { name, phase, pid } = changed;
+      const last = shown.get(name);
+      const line = statusLine(changed);
+      const same = last !== undefined && last.phase === phase && last.pid === pid;
+      // What a starting process waits for changes quickly; it is worth a line once it takes long.
+      if (!same || (last.line !== line && now() - last.atMs >= slowStartMs)) {
+        write(`${clock(now())} ${line}`);
+        shown.set(name, { phase, pid, atMs: now(), line });
+      }
     },
     output: (name, line) => write(`${name.padEnd(9)} | ${format(line)}`),
     say: write,

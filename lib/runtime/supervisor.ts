@@ -270,10 +270,12 @@ class ProcessSupervisor implements Supervisor {
     };
     const onErrorLine = (line: string): void => {
       managed.file.write(`${line}\n`);
-      if (line.trim() !== '') {
-        managed.lastError = line.trim();
+      const text = line.trim();
+      // Of a stack trace the terminal gets the message; where it happened is in the log file.
+      if (text !== '' && !text.startsWith('at ')) {
+        managed.lastError = text;
+        view.output(name, line);
       }
-      view.output(name, line);
     };
     for (const [stream, handle] of [
       [child.stdout, onLine],
