@@ -38,7 +38,14 @@ export const PortSpec = Type.Object(
     ),
     protocol: Type.Optional(
       Type.Union(
-        ['tcp', 'udp', 'sctp', 'icmp', 'icmpv6', 'any'].map((p) => Type.Literal(p)),
+        [
+          Type.Literal('tcp'),
+          Type.Literal('udp'),
+          Type.Literal('sctp'),
+          Type.Literal('icmp'),
+          Type.Literal('icmpv6'),
+          Type.Literal('any'),
+        ],
         { default: 'tcp' },
       ),
     ),
@@ -103,7 +110,15 @@ export const Profile = Type.Object(
           Type.Array(Type.String(), { description: 'Patterns with *; for VMs and hosts the group.' }),
         ),
         kind: Type.Optional(
-          Type.Array(Type.Union(['pod', 'node', 'vm', 'host', 'service'].map((k) => Type.Literal(k)))),
+          Type.Array(
+            Type.Union([
+              Type.Literal('pod'),
+              Type.Literal('node'),
+              Type.Literal('vm'),
+              Type.Literal('host'),
+              Type.Literal('service'),
+            ]),
+          ),
         ),
       },
       closed,
