@@ -22,7 +22,8 @@ function checkPorts(ports: readonly PortSpec[], path: Path, report: Report): voi
   ports.forEach((spec, i) => {
     if (typeof spec.port === 'string') {
       const [from = 0, to = 0] = spec.port.split('-').map(Number);
-      if (from > to || to > 65535) report([...path, i, 'port'], `${spec.port} is no range of ports: write low-high, up to 65535`);
+      if (from > to || to > 65535)
+        report([...path, i, 'port'], `${spec.port} is no range of ports: write low-high, up to 65535`);
     }
     if (spec.port !== undefined && (spec.protocol === 'icmp' || spec.protocol === 'icmpv6')) {
       report([...path, i, 'port'], `${spec.protocol} has no ports: leave port out`);
@@ -45,13 +46,24 @@ function checkActor(actor: Actor, path: Path, ipLists: ReadonlySet<string>, repo
   if ('cidr' in actor) checkCidrs([actor.cidr].flat(), [...path, 'cidr'], report);
 }
 
-function checkRule(rule: Rule, path: Path, known: { readonly ipLists: ReadonlySet<string>; readonly services: ReadonlySet<string> }, report: Report): void {
+function checkRule(
+  rule: Rule,
+  path: Path,
+  known: { readonly ipLists: ReadonlySet<string>; readonly services: ReadonlySet<string> },
+  report: Report,
+): void {
   rule.from.forEach((actor, i) => checkActor(actor, [...path, 'from', i], known.ipLists, report));
   rule.to.forEach((actor, i) => checkActor(actor, [...path, 'to', i], known.ipLists, report));
   rule.services?.forEach((ref, i) => {
-    if (typeof ref !== 'string') checkPorts([ref], [...path, 'services'], (_, message) => report([...path, 'services', i, 'port'], message));
+    if (typeof ref !== 'string')
+      checkPorts([ref], [...path, 'services'], (_, message) =>
+        report([...path, 'services', i, 'port'], message),
+      );
     else if (!known.services.has(ref)) {
-      report([...path, 'services', i], `there is no service "${ref}": define it under services, or write { port, protocol }`);
+      report(
+        [...path, 'services', i],
+        `there is no service "${ref}": define it under services, or write { port, protocol }`,
+      );
     }
   });
   if (rule.expires !== undefined && Number.isNaN(Date.parse(rule.expires))) {
@@ -68,7 +80,12 @@ export function checkPolicy(files: readonly NamedFile[]): PolicyProblem[] {
       content[section]?.forEach(({ name }, i) => {
         const first = places.get(name);
         if (first === undefined) places.set(name, `${file} ${section}[${i}]`);
-        else problems.push({ file, path: [section, i, 'name'], message: `"${name}" is defined already in ${first}: names are unique` });
+        else
+          problems.push({
+            file,
+            path: [section, i, 'name'],
+            message: `"${name}" is defined already in ${first}: names are unique`,
+          });
       });
     }
     return new Set(places.keys());
@@ -84,7 +101,11 @@ export function checkPolicy(files: readonly NamedFile[]): PolicyProblem[] {
       const names = new Set<string>();
       ruleset.rules.forEach((rule, k) => {
         const path: Path = ['rulesets', i, 'rules', k];
-        if (names.has(rule.name)) report([...path, 'name'], `ruleset ${ruleset.name} has a rule "${rule.name}" already: names are unique in a ruleset`);
+        if (names.has(rule.name))
+          report(
+            [...path, 'name'],
+            `ruleset ${ruleset.name} has a rule "${rule.name}" already: names are unique in a ruleset`,
+          );
         names.add(rule.name);
         checkRule(rule, path, known, report);
       });

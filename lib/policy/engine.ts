@@ -352,7 +352,7 @@ export class PolicyEngine {
   #growMemo(): void {
     const keys = this.#memoKeys;
     const values = this.#memoValues;
-    const full = this.#memoCount >= maxMemoEntries;
+    const full = this.#memoMask + 1 >= maxMemoEntries * 2;
     const capacity = full ? this.#memoMask + 1 : (this.#memoMask + 1) * 2;
     this.#memoKeys = new Uint32Array(capacity * memoWords);
     this.#memoValues = new Int32Array(capacity).fill(-1);

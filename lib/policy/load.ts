@@ -3,8 +3,8 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { Compile } from 'typebox/compile';
 import { type Document, isNode, LineCounter, parseDocument } from 'yaml';
-import { PolicyFile } from '../../schemas/policy.ts';
 import type { PolicyDocument } from '../../schemas/policy.ts';
+import { PolicyFile } from '../../schemas/policy.ts';
 import { checkPolicy, type NamedFile, type Path } from './check.ts';
 
 export interface LocatedProblem {
@@ -32,7 +32,9 @@ interface ParsedFile {
 const policyFile = Compile(PolicyFile);
 
 function pathText(path: Path): string {
-  return path.map((part, i) => (typeof part === 'number' ? `[${part}]` : i === 0 ? part : `.${part}`)).join('');
+  return path
+    .map((part, i) => (typeof part === 'number' ? `[${part}]` : i === 0 ? part : `.${part}`))
+    .join('');
 }
 
 function locate({ file, document, lines }: ParsedFile, path: Path, message: string): LocatedProblem {
@@ -57,7 +59,8 @@ function schemaProblems(parsed: ParsedFile, value: unknown): LocatedProblem[] {
     const key = pathText(path);
     if (seen.has(key)) continue;
     seen.add(key);
-    const extra = 'additionalProperties' in error.params ? `: ${String(error.params.additionalProperties)}` : '';
+    const extra =
+      'additionalProperties' in error.params ? `: ${String(error.params.additionalProperties)}` : '';
     out.push(locate(parsed, path, `${error.message}${extra}`));
   }
   return out;
@@ -84,7 +87,13 @@ export function readPolicy(texts: ReadonlyMap<string, string>): LoadResult {
     parsedFiles.set(file, parsed);
     for (const error of document.errors) {
       const { line, col } = lines.linePos(error.pos[0]);
-      problems.push({ file, line, column: col, at: '', message: error.message.split('\n')[0] ?? 'is not YAML' });
+      problems.push({
+        file,
+        line,
+        column: col,
+        at: '',
+        message: error.message.split('\n')[0] ?? 'is not YAML',
+      });
     }
     if (document.errors.length > 0) continue;
     const value: unknown = document.toJS() ?? {};
@@ -113,9 +122,13 @@ export function readPolicy(texts: ReadonlyMap<string, string>): LoadResult {
 /** Reads every .yaml and .yml file below `folder` (or the one file it names). @throws where the folder can't be read. */
 export async function loadPolicy(folder: string): Promise<LoadResult> {
   const texts = new Map<string, string>();
-  for (const file of await yamlFiles(folder)) texts.set(relative(process.cwd(), file) || file, await readFile(file, 'utf8'));
+  for (const file of await yamlFiles(folder))
+    texts.set(relative(process.cwd(), file) || file, await readFile(file, 'utf8'));
   if (texts.size === 0) {
-    return { ok: false, problems: [{ file: folder, line: 0, column: 0, at: '', message: 'there are no .yaml files here' }] };
+    return {
+      ok: false,
+      problems: [{ file: folder, line: 0, column: 0, at: '', message: 'there are no .yaml files here' }],
+    };
   }
   return readPolicy(texts);
 }

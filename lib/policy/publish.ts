@@ -24,14 +24,27 @@ export async function currentPolicy(bus: Bus): Promise<PolicyDocument | null> {
   });
   if (newest === null) return null;
   const document: PolicyDocument = JSON.parse(Buffer.from(newest).toString('utf8'));
-  if (document.v !== 1) throw new Error(`the policy on the bus has format ${String(document.v)}, which this version does not know`);
+  if (document.v !== 1)
+    throw new Error(
+      `the policy on the bus has format ${String(document.v)}, which this version does not know`,
+    );
   return document;
 }
 
 /** Applies a checked policy as the next version. Returns the document that is now in force. */
-export async function publishPolicy(bus: Bus, content: PolicyContent, author: string): Promise<PolicyDocument> {
+export async function publishPolicy(
+  bus: Bus,
+  content: PolicyContent,
+  author: string,
+): Promise<PolicyDocument> {
   const before = await currentPolicy(bus);
-  const document: PolicyDocument = { v: 1, version: (before?.version ?? 0) + 1, author, appliedMs: Date.now(), ...content };
+  const document: PolicyDocument = {
+    v: 1,
+    version: (before?.version ?? 0) + 1,
+    author,
+    appliedMs: Date.now(),
+    ...content,
+  };
   await bus.append(topics.policy, [{ key: policyKey, value: Buffer.from(JSON.stringify(document)) }]);
   return document;
 }

@@ -200,15 +200,17 @@ class Cursor {
   }
 
   #longRest(low28: number): number {
+    // The lowest bit is the sign; without it every value up to 2^54 is exact in a double.
     const odd = low28 & 1;
-    let value = low28;
+    let value = low28 - odd;
     let scale = 268435456;
     for (let i = 4; i < 10; i++) {
       const byte = this.bytes[this.at++] ?? 0;
       value += (byte & 0x7f) * scale;
       if (byte < 0x80) {
-        if (value > Number.MAX_SAFE_INTEGER) return Number.NaN;
-        return odd === 1 ? -(value + 1) / 2 : value / 2;
+        const half = value / 2;
+        if (half >= Number.MAX_SAFE_INTEGER) return Number.NaN;
+        return odd === 1 ? -half - 1 : half;
       }
       scale *= 128;
     }

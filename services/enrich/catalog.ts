@@ -12,8 +12,8 @@ type Row = Record<string, unknown>;
 
 /** Rows of one insert at most. */
 const chunkRows = 20000;
-/** `valid_to` of an interval that lasts, ms: the end of DateTime64(3). */
-const openEndMs = Date.UTC(2299, 11, 31);
+/** `valid_to` of an interval that lasts, ms: the last second that ClickHouse reads as a number (in the year 2286). */
+const openEndMs = 9_999_999_999_000;
 
 /** A time as ClickHouse reads DateTime64(3) from JSON: seconds with three decimals. */
 function dateTime64(timeMs: number): string {
