@@ -59,9 +59,12 @@ function schemaProblems(parsed: ParsedFile, value: unknown): LocatedProblem[] {
     const key = pathText(path);
     if (seen.has(key)) continue;
     seen.add(key);
-    const extra =
-      'additionalProperties' in error.params ? `: ${String(error.params.additionalProperties)}` : '';
-    out.push(locate(parsed, path, `${error.message}${extra}`));
+    // Named at its own place by the next case.
+    if (error.keyword === 'additionalProperties') continue;
+    const unknownKey = error.keyword === 'boolean';
+    out.push(
+      locate(parsed, path, unknownKey ? `there is no key "${String(path.at(-1))}" here` : error.message),
+    );
   }
   return out;
 }

@@ -224,7 +224,7 @@ test('a refusal names the field and what is wrong with it', () => {
     [{ protocol: -1 }, 'flows[1].protocol'],
     [{ durationMs: -5 }, 'flows[1].durationMs'],
     [{ bytesReverse: -1 }, 'flows[1].bytesReverse'],
-    [{ dnsName: 9 }, 'flows[1].texts'],
+    [{ dnsName: 9 }, 'flows[1].dnsName'],
   ] as const) {
     const result = readFlowBatch(
       encodeFlowBatch({ ...batch, flows: [flow, { ...flow, ...change }] }),

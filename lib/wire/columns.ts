@@ -171,9 +171,9 @@ const mappedWord = new Uint32Array(Uint8Array.of(0, 0, 0xff, 0xff).buffer)[0] ??
 
 /** A position in a message. Reading past the end yields zeros and leaves `at` beyond `end`, which callers check. */
 class Cursor {
-  bytes: Uint8Array;
+  readonly bytes: Uint8Array;
   at: number;
-  end: number;
+  readonly end: number;
 
   constructor(bytes: Uint8Array, at: number) {
     this.bytes = bytes;
@@ -181,7 +181,7 @@ class Cursor {
     this.end = bytes.length;
   }
 
-  /** A zigzag varint of any length as a double; NaN where it is over 2^53 or over ten bytes. */
+  /** A zigzag varint as a double; NaN where it is over 2^53 or over ten bytes. */
   long(): number {
     const bytes = this.bytes;
     let byte = bytes[this.at++] ?? 0;
@@ -352,6 +352,28 @@ function writeCount(words: Uint32Array, row: number, value: number): void {
   }
 }
 
+/** Whether the value is a whole number from 0 to `to`; false for NaN. */
+function within(value: number, to: number): boolean {
+  return value >= 0 && value <= to;
+}
+
+/** Names the first of the values that is out of its bounds. */
+function refuseNumbers(
+  index: number,
+  fields: readonly (readonly [field: string, value: number, to: number])[],
+): BadBatch {
+  const [field, value, to] = fields.find(([, found, highest]) => !within(found, highest)) ?? [
+    'flow',
+    Number.NaN,
+    0,
+  ];
+  const shown = Number.isNaN(value) ? 'over 2^53' : String(value);
+  return badFlow(index, field, `is ${shown}, must be from 0 to ${to}`);
+}
+
+const maxPort = 65535;
+const maxCounter = Number.MAX_SAFE_INTEGER;
+
 /** Reads one flow into row `row`; `index` is its place in the batch, for messages. */
 function readFlow(
   cursor: Cursor,
@@ -364,11 +386,12 @@ function readFlow(
 ): void {
   const start = cursor.long();
   const duration = cursor.long();
-  to.startMs[row] = fromMs + start;
-  to.durationMs[row] = duration;
   if (!(start > -two32 * 16 && start < two32))
     throw badFlow(index, 'startMs', 'is too far from observedFromMs');
-  if (!(duration >= 0 && duration < two32)) throw badFlow(index, 'durationMs', 'must be from 0 to 2^32-1');
+  if (!within(duration, two32 - 1)) throw refuseNumbers(index, [['durationMs', duration, two32 - 1]]);
+  to.startMs[row] = fromMs + start;
+  to.durationMs[row] = duration;
+
   if (!readAddress(cursor, to.source, to.sourceWords, row))
     throw badFlow(index, 'sourceAddress', 'must have 4 or 16 bytes');
   const sourcePort = cursor.long();
@@ -377,10 +400,25 @@ function readFlow(
   }
   const destinationPort = cursor.long();
   const protocol = cursor.long();
+  if (!within(sourcePort, maxPort) || !within(destinationPort, maxPort) || !within(protocol, 255)) {
+    throw refuseNumbers(index, [
+      ['sourcePort', sourcePort, maxPort],
+      ['destinationPort', destinationPort, maxPort],
+      ['protocol', protocol, 255],
+    ]);
+  }
+  to.sourcePort[row] = sourcePort;
+  to.destinationPort[row] = destinationPort;
+  to.protocol[row] = protocol;
+
   // No original destination is the usual case: one zero byte.
   if (cursor.bytes[cursor.at] === 0) {
     cursor.at++;
-    to.originalDestinationWords.fill(0, row * 4, row * 4 + 4);
+    const word = row * 4;
+    to.originalDestinationWords[word] = 0;
+    to.originalDestinationWords[word + 1] = 0;
+    to.originalDestinationWords[word + 2] = 0;
+    to.originalDestinationWords[word + 3] = 0;
   } else if (!readAddress(cursor, to.originalDestination, to.originalDestinationWords, row)) {
     throw badFlow(index, 'originalDestinationAddress', 'must have 0, 4 or 16 bytes');
   }
@@ -394,40 +432,31 @@ function readFlow(
   const flags = cursor.long();
   const state = cursor.long();
   const action = cursor.long();
-  const actionReason = cursor.long();
-  const dnsName = cursor.long();
-  const processName = cursor.long();
-  const sourceHint = cursor.long();
-  const destinationHint = cursor.long();
-
-  if (!(sourcePort >= 0 && sourcePort <= 65535))
-    throw badFlow(index, 'sourcePort', `is ${sourcePort}, must be from 0 to 65535`);
-  if (!(destinationPort >= 0 && destinationPort <= 65535)) {
-    throw badFlow(index, 'destinationPort', `is ${destinationPort}, must be from 0 to 65535`);
+  if (
+    !within(originalPort, maxPort) ||
+    !within(side, 2) ||
+    !within(bytesForward, maxCounter) ||
+    !within(bytesReverse, maxCounter) ||
+    !within(packetsForward, maxCounter) ||
+    !within(packetsReverse, maxCounter) ||
+    !within(connectionCount, two32 - 1) ||
+    !within(flags, 65535) ||
+    !within(state, 5) ||
+    !within(action, 2)
+  ) {
+    throw refuseNumbers(index, [
+      ['originalDestinationPort', originalPort, maxPort],
+      ['reporter', side, 2],
+      ['bytesForward', bytesForward, maxCounter],
+      ['bytesReverse', bytesReverse, maxCounter],
+      ['packetsForward', packetsForward, maxCounter],
+      ['packetsReverse', packetsReverse, maxCounter],
+      ['connectionCount', connectionCount, two32 - 1],
+      ['flags', flags, 65535],
+      ['state', state, 5],
+      ['action', action, 2],
+    ]);
   }
-  if (!(originalPort >= 0 && originalPort <= 65535)) {
-    throw badFlow(index, 'originalDestinationPort', `is ${originalPort}, must be from 0 to 65535`);
-  }
-  if (!(protocol >= 0 && protocol <= 255))
-    throw badFlow(index, 'protocol', `is ${protocol}, must be from 0 to 255`);
-  if (!(side >= 0 && side <= 2)) throw badFlow(index, 'reporter', 'must be source, destination or middle');
-  if (!(state >= 0 && state <= 5)) throw badFlow(index, 'state', 'is not in the list of states');
-  if (!(action >= 0 && action <= 2)) throw badFlow(index, 'action', 'must be unknown, forwarded or dropped');
-  if (!(flags >= 0 && flags <= 65535)) throw badFlow(index, 'flags', 'must be from 0 to 65535');
-  if (!(connectionCount >= 0 && connectionCount < two32))
-    throw badFlow(index, 'connectionCount', 'must be from 0 to 2^32-1');
-  if (!(bytesForward >= 0)) throw badFlow(index, 'bytesForward', 'must be from 0 to 2^53');
-  if (!(bytesReverse >= 0)) throw badFlow(index, 'bytesReverse', 'must be from 0 to 2^53');
-  if (!(packetsForward >= 0)) throw badFlow(index, 'packetsForward', 'must be from 0 to 2^53');
-  if (!(packetsReverse >= 0)) throw badFlow(index, 'packetsReverse', 'must be from 0 to 2^53');
-  const lastText =
-    Math.max(actionReason, dnsName, processName, sourceHint, destinationHint) < textCount &&
-    Math.min(actionReason, dnsName, processName, sourceHint, destinationHint) >= 0;
-  if (!lastText) throw badFlow(index, 'texts', `must be indexes into strings, from 0 to ${textCount - 1}`);
-
-  to.sourcePort[row] = sourcePort;
-  to.destinationPort[row] = destinationPort;
-  to.protocol[row] = protocol;
   to.originalDestinationPort[row] = originalPort;
   to.side[row] = side;
   writeCount(to.bytesForward, row, bytesForward);
@@ -438,6 +467,28 @@ function readFlow(
   to.flags[row] = flags;
   to.state[row] = state;
   to.action[row] = action;
+
+  const actionReason = cursor.long();
+  const dnsName = cursor.long();
+  const processName = cursor.long();
+  const sourceHint = cursor.long();
+  const destinationHint = cursor.long();
+  const lastText = textCount - 1;
+  if (
+    !within(actionReason, lastText) ||
+    !within(dnsName, lastText) ||
+    !within(processName, lastText) ||
+    !within(sourceHint, lastText) ||
+    !within(destinationHint, lastText)
+  ) {
+    throw refuseNumbers(index, [
+      ['actionReason', actionReason, lastText],
+      ['dnsName', dnsName, lastText],
+      ['processName', processName, lastText],
+      ['sourceHint', sourceHint, lastText],
+      ['destinationHint', destinationHint, lastText],
+    ]);
+  }
   to.actionReason[row] = actionReason === 0 ? 0 : textBase + actionReason;
   to.dnsName[row] = dnsName === 0 ? 0 : textBase + dnsName;
   to.processName[row] = processName === 0 ? 0 : textBase + processName;
