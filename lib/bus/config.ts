@@ -1,5 +1,6 @@
 /** The configuration section `bus`. */
 import Type, { type Static } from 'typebox';
+import { Default, Parse } from 'typebox/value';
 
 const secondMs = 1000;
 const hourMs = 3600 * secondMs;
@@ -152,3 +153,8 @@ export const BusConfig = Type.Object(
   { default: {}, additionalProperties: false, description: 'The bus between the services.' },
 );
 export type BusConfig = Static<typeof BusConfig>;
+
+/** A whole section from some of its settings, the others by default. @throws {Error} on a wrong one. */
+export function busConfig(settings: Readonly<Partial<BusConfig>>): BusConfig {
+  return Parse(BusConfig, Default(BusConfig, { ...settings }));
+}

@@ -10,3 +10,14 @@ export function messageBytes(message: OutgoingMessage): number {
   }
   return bytes;
 }
+
+/** Longest metadata of a commit, bytes of UTF-8: what a Kafka broker takes by default (offset.metadata.max.bytes). */
+export const maxMetadataBytes = 4096;
+
+/** @throws {Error} when the metadata is too long. */
+export function checkMetadata(metadata: string): void {
+  const bytes = Buffer.byteLength(metadata);
+  if (bytes > maxMetadataBytes) {
+    throw new Error(`metadata of ${bytes} bytes cannot be committed: the limit is ${maxMetadataBytes}`);
+  }
+}

@@ -12,6 +12,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import kafkajs from 'kafkajs';
+import { mendRequestQueue } from '../../lib/bus/kafka/request-queue.ts';
 
 const run = promisify(execFile);
 const pomFile = fileURLToPath(new URL('./kafka/pom.xml', import.meta.url));
@@ -75,6 +76,7 @@ async function startContainer(): Promise<KafkaForTests> {
       KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR: '1',
       KAFKA_TRANSACTION_STATE_LOG_MIN_ISR: '1',
       KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS: '0',
+      KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS: '500',
     })
     .withWaitStrategy(Wait.forListeningPorts())
     .withStartupTimeout(downloadTimeoutMs)
@@ -248,6 +250,7 @@ async function isReady(brokers: string[]): Promise<boolean> {
     socket.once('connect', () => socket.destroy());
   });
   if (!isOpen) return false;
+  mendRequestQueue();
   const admin = new kafkajs.Kafka({
     brokers,
     retry: { retries: 0 },

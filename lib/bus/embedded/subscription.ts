@@ -8,6 +8,7 @@ import {
   type Subscription,
   type TopicPartition,
 } from '../bus.ts';
+import { checkMetadata } from '../message-size.ts';
 import { type Report, rateLimited } from '../reporter.ts';
 import type { Catalog } from './catalog.ts';
 import { write } from './file.ts';
@@ -68,6 +69,7 @@ export class EmbeddedSubscription implements Subscription {
   }
 
   async commit(at: TopicPartition, committed: Committed): Promise<void> {
+    checkMetadata(committed.metadata);
     const lease = this.#leases.get(partitionKey(at));
     if (lease === undefined || this.#closing !== undefined) {
       throw new FencedError(

@@ -15,6 +15,7 @@ import type { BusConfig } from '../config.ts';
 import { type Report, rateLimited } from '../reporter.ts';
 import { makeKafka } from './client.ts';
 import { committedOf } from './group.ts';
+import { mendRequestQueue } from './request-queue.ts';
 import { Sender } from './sender.ts';
 import { KafkaSubscription } from './subscription.ts';
 import { KafkaTail } from './tail.ts';
@@ -23,6 +24,7 @@ import { registerZstd } from './zstd.ts';
 
 /** Connects to nothing yet: every call does what it needs. @throws {Error} on a wrong TLS or login setting. */
 export function openKafkaBus(config: BusConfig, options: { clientId: string; log: Logger }): Bus {
+  mendRequestQueue();
   registerZstd(config.compressionLevel);
   const { log } = options;
   return new KafkaBus(

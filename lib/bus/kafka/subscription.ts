@@ -9,6 +9,7 @@ import {
   type Subscription,
   type TopicPartition,
 } from '../bus.ts';
+import { checkMetadata } from '../message-size.ts';
 import { type Report, rateLimited } from '../reporter.ts';
 import { Fetcher } from './fetcher.ts';
 import { GroupMember, type GroupOptions } from './group.ts';
@@ -62,6 +63,7 @@ export class KafkaSubscription implements Subscription {
   }
 
   async commit(at: TopicPartition, committed: Committed): Promise<void> {
+    checkMetadata(committed.metadata);
     const lease = this.#leases.get(partitionKey(at));
     if (lease === undefined || this.#closing !== undefined) {
       throw new FencedError(`${partitionKey(at)} is not held by this member of ${this.#options.group}`);
