@@ -6,6 +6,7 @@ import type { Readiness } from '../../lib/runtime/service.ts';
 import { topics } from '../../schemas/topics.ts';
 import type { KubelinkConfig } from './config.ts';
 import { AddressClaims } from './conflicts.ts';
+import { ignoredKinds } from './manifests/convert.ts';
 import type { KubelinkMetrics } from './metrics.ts';
 import { Publisher } from './publisher.ts';
 import { rebuild } from './rebuild.ts';
@@ -126,7 +127,9 @@ class Kubelink implements RunningKubelink {
       gone: (key, atMs) => this.#publish(this.#state.gone(name, key, atMs ?? this.#now())),
       problems: (current) => this.#noteProblems(name, current),
       ignored: (current) => {
-        for (const [kind, count] of current) metrics.ignored.set({ source: name, kind }, count);
+        for (const kind of [...ignoredKinds, 'other'] as const) {
+          metrics.ignored.set({ source: name, kind }, current.get(kind) ?? 0);
+        }
       },
       failing: (reason) => {
         metrics.sourceFailures.inc({ source: name });

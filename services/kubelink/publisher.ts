@@ -98,7 +98,6 @@ export class Publisher {
       try {
         await this.#send(this.#nextBatch());
         failureCount = 0;
-        onBusState(true);
       } catch (error) {
         failureCount++;
         metrics.publishFailures.inc();
@@ -130,9 +129,10 @@ export class Publisher {
   }
 
   async #send(batch: readonly Pending[]): Promise<void> {
-    const { append, metrics, log } = this.#options;
+    const { append, onBusState, metrics, log } = this.#options;
     try {
       await append(batch.map(({ message }) => message));
+      onBusState(true);
       for (const { type } of batch) metrics.published.inc({ type });
     } catch (error) {
       if (!(error instanceof MessageTooLargeError)) throw error;

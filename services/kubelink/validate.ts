@@ -27,7 +27,8 @@ export function checker<S extends TSchema>(schema: S): (value: unknown) => Check
       if (error.keyword === 'anyOf' || error.message === 'must be null') continue;
       const depth = error.instancePath.split('/').length;
       if (telling === undefined || depth > telling.path.split('/').length) {
-        telling = { path: error.instancePath, message: error.message };
+        const isUnknownKey = error.message === 'schema is false';
+        telling = { path: error.instancePath, message: isUnknownKey ? 'is not a known key' : error.message };
       }
     }
     const field = fieldName(telling?.path ?? '');

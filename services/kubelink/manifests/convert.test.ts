@@ -1,0 +1,340 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import type { InventoryEvent } from '../../../lib/inventory/events.ts';
+import { InventoryEvent as InventoryEventSchema } from '../../../schemas/inventory-event.ts';
+import { checker } from '../validate.ts';
+import { carryRules } from './common.ts';
+import { type Conversion, convertObject, objectsOf } from './convert.ts';
+
+const nowMs = Date.parse('2026-03-01T12:00:00Z');
+const at = (text: string): number => Date.parse(text);
+const context = {
+  cluster: 'east',
+  carry: carryRules(['pod-template-hash', 'batch.kubernetes.io/*'], ['eastwest.io/*', 'team']),
+  nowMs,
+};
+const checkEvent = checker(InventoryEventSchema);
+
+function entity(object: unknown): Extract<Conversion, { outcome: 'entity' }> {
+  const conversion = convertObject(object, context);
+  assert.equal(conversion.outcome, 'entity', JSON.stringify(conversion));
+  assert.ok(conversion.outcome === 'entity');
+  const checked = checkEvent(conversion.event);
+  assert.ok(checked.ok, JSON.stringify(checked));
+  return conversion;
+}
+
+function workload(object: unknown): Extract<InventoryEvent, { type: 'workload' }> {
+  const { event } = entity(object);
+  assert.ok(event.type === 'workload');
+  return event;
+}
+
+/** As `kubectl get pod -o json` prints it, with what kubelink does not read left in here and there. */
+function pod(changes: { metadata?: object; spec?: object; status?: object } = {}): object {
+  return {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: {
+      name: 'checkout-7d4b9c6f5-x2x9q',
+      namespace: 'shop',
+      uid: '0b0c7d3e-6a51-4f2e-9d2b-3f1f5e3a9c11',
+      resourceVersion: '81231',
+      creationTimestamp: '2026-03-01T10:00:00Z',
+      labels: { app: 'checkout', 'pod-template-hash': '7d4b9c6f5', 'batch.kubernetes.io/job-name': 'x' },
+      annotations: { 'eastwest.io/env': 'prod', 'cni.projectcalico.org/podIP': '10.1.4.7/32', team: 'web' },
+      ownerReferences: [{ kind: 'ReplicaSet', name: 'checkout-7d4b9c6f5' }],
+      ...changes.metadata,
+    },
+    spec: { nodeName: 'node-a', containers: [{ name: 'main', image: 'checkout:1' }], ...changes.spec },
+    status: {
+      phase: 'Running',
+      startTime: '2026-03-01T10:00:02Z',
+      hostIP: '192.168.7.10',
+      podIP: '10.1.4.7',
+      podIPs: [{ ip: '10.1.4.7' }, { ip: 'FD00:10:1::0:7' }],
+      containerStatuses: [{ name: 'main', state: { running: { startedAt: '2026-03-01T10:00:04Z' } } }],
+      ...changes.status,
+    },
+  };
+}
+
+const terminated = (finishedAt?: string) => ({
+  name: 'main',
+  state: { terminated: { exitCode: 0, finishedAt } },
+});
+
+describe('pods', () => {
+  test('a running pod has all its addresses since its start, in the network of its cluster', () => {
+    const { ref, event } = entity(pod());
+    assert.equal(ref, 'Pod/shop/checkout-7d4b9c6f5-x2x9q');
+    assert.deepEqual(event, {
+      v: 1,
+      type: 'workload',
+      kind: 'pod',
+      cluster: 'east',
+      uid: '0b0c7d3e-6a51-4f2e-9d2b-3f1f5e3a9c11',
+      name: 'checkout-7d4b9c6f5-x2x9q',
+      namespace: 'shop',
+      node: 'node-a',
+      hostNetwork: false,
+      labels: { app: 'checkout' },
+      annotations: { 'eastwest.io/env': 'prod', team: 'web' },
+      addresses: [
+        { ip: '10.1.4.7', network: 'east', sinceMs: at('2026-03-01T10:00:02Z') },
+        { ip: 'fd00:10:1::7', network: 'east', sinceMs: at('2026-03-01T10:00:02Z') },
+      ],
+      sinceMs: at('2026-03-01T10:00:00Z'),
+    });
+  });
+
+  test('a pod of an older API with podIP alone has that address', () => {
+    assert.deepEqual(
+      workload(pod({ status: { podIPs: undefined } })).addresses.map(({ ip }) => ip),
+      ['10.1.4.7'],
+    );
+  });
+
+  test('a pod that shares the network of its node has no address of its own', () => {
+    const event = workload(pod({ spec: { hostNetwork: true } }));
+    assert.equal(event.hostNetwork, true);
+    assert.deepEqual(event.addresses, []);
+  });
+
+  test('a pod that is not scheduled yet has neither node nor address', () => {
+    const event = workload(
+      pod({ spec: { nodeName: null }, status: { phase: 'Pending', podIP: null, podIPs: null } }),
+    );
+    assert.equal(event.node, '');
+    assert.deepEqual(event.addresses, []);
+    assert.equal(event.untilMs, undefined);
+  });
+
+  test('a hand-written manifest is a workload by its name, without times', () => {
+    const event = workload({ kind: 'Pod', metadata: { name: 'web' }, spec: { containers: [] } });
+    assert.equal(event.uid, 'default/web');
+    assert.equal(event.namespace, 'default');
+    assert.equal(event.sinceMs, 0);
+  });
+
+  const ends: readonly [string, object, object, number | undefined][] = [
+    [
+      'a finished pod ended when its last container did, up to the end of that second',
+      {
+        phase: 'Succeeded',
+        containerStatuses: [terminated('2026-03-01T11:00:00Z'), terminated('2026-03-01T11:00:05Z')],
+      },
+      {},
+      at('2026-03-01T11:00:06Z'),
+    ],
+    [
+      'a failed pod of which nothing is known ended by now',
+      { phase: 'Failed', containerStatuses: null },
+      {},
+      nowMs,
+    ],
+    [
+      'a pod that is being deleted keeps its addresses while a container runs',
+      {},
+      { deletionTimestamp: '2026-03-01T11:59:30Z' },
+      undefined,
+    ],
+    [
+      'a pod that is being deleted ended when its containers did',
+      { containerStatuses: [terminated('2026-03-01T11:59:10.500Z')] },
+      { deletionTimestamp: '2026-03-01T11:59:30Z' },
+      at('2026-03-01T11:59:10.500Z'),
+    ],
+    [
+      'a pod whose grace period is over and whose containers are unknown ended with it',
+      { containerStatuses: [] },
+      { deletionTimestamp: '2026-03-01T11:59:30Z' },
+      at('2026-03-01T11:59:30Z'),
+    ],
+    [
+      'a pod in its grace period whose containers are unknown goes on',
+      { containerStatuses: [] },
+      { deletionTimestamp: '2026-03-01T12:00:30Z' },
+      undefined,
+    ],
+    [
+      'a pod whose container crashed goes on: it keeps its addresses',
+      { containerStatuses: [terminated('2026-03-01T11:00:00Z')] },
+      {},
+      undefined,
+    ],
+  ];
+  for (const [promise, status, metadata, untilMs] of ends) {
+    test(promise, () => {
+      const event = workload(pod({ status, metadata }));
+      assert.equal(event.untilMs, untilMs);
+      assert.equal(event.addresses.length, 2);
+      for (const address of event.addresses) assert.equal(address.untilMs, untilMs);
+    });
+  }
+});
+
+describe('nodes, services and namespaces', () => {
+  test('a node has its internal and external addresses in the routed network, and names its pod ranges', () => {
+    const { event, podCidrs } = entity({
+      kind: 'Node',
+      metadata: {
+        name: 'node-a',
+        uid: 'n-1',
+        creationTimestamp: '2026-01-01T00:00:00Z',
+        labels: { zone: 'a' },
+      },
+      spec: { podCIDR: '10.1.4.0/24', podCIDRs: ['10.1.4.0/24', 'fd00:10:1:4::/64'] },
+      status: {
+        addresses: [
+          { type: 'Hostname', address: 'node-a' },
+          { type: 'InternalIP', address: '192.168.7.10' },
+          { type: 'ExternalIP', address: '198.51.100.7' },
+        ],
+      },
+    });
+    assert.ok(event.type === 'workload');
+    assert.equal(event.kind, 'node');
+    const sinceMs = at('2026-01-01T00:00:00Z');
+    assert.deepEqual(event.addresses, [
+      { ip: '192.168.7.10', network: 'default', sinceMs },
+      { ip: '198.51.100.7', network: 'default', sinceMs },
+    ]);
+    assert.deepEqual(podCidrs, ['10.1.4.0/24', 'fd00:10:1:4::/64']);
+  });
+
+  test('a service has its cluster addresses in the cluster and the others in the routed network', () => {
+    const { event } = entity({
+      kind: 'Service',
+      metadata: { name: 'web', namespace: 'shop', uid: 's-1', creationTimestamp: '2026-01-01T00:00:00Z' },
+      spec: {
+        type: 'LoadBalancer',
+        clusterIP: '10.96.0.7',
+        clusterIPs: ['10.96.0.7', 'fd00:96::7'],
+        externalIPs: ['198.51.100.9'],
+        selector: { app: 'web' },
+        ports: [
+          { name: 'https', port: 443, protocol: 'TCP', targetPort: 8443, nodePort: 30443 },
+          { port: 53, protocol: 'UDP', targetPort: 'dns' },
+          { port: 80 },
+        ],
+      },
+      status: { loadBalancer: { ingress: [{ ip: '203.0.113.4' }, { hostname: 'lb.example.org' }] } },
+    });
+    assert.ok(event.type === 'service');
+    assert.deepEqual(
+      event.addresses.map(({ ip, network }) => `${network} ${ip}`),
+      ['east 10.96.0.7', 'east fd00:96::7', 'default 198.51.100.9', 'default 203.0.113.4'],
+    );
+    assert.deepEqual(event.selector, { app: 'web' });
+    assert.deepEqual(event.ports, [
+      { port: 443, protocol: 'TCP', name: 'https', nodePort: 30443 },
+      { port: 53, protocol: 'UDP', name: '' },
+      { port: 80, protocol: 'TCP', name: '' },
+    ]);
+  });
+
+  for (const spec of [
+    { clusterIP: 'None' },
+    { clusterIP: 'None', clusterIPs: ['None'] },
+    { type: 'ExternalName' },
+  ]) {
+    test(`a service without an address is a service all the same: ${JSON.stringify(spec)}`, () => {
+      const { event } = entity({ kind: 'Service', metadata: { name: 'web' }, spec });
+      assert.ok(event.type === 'service');
+      assert.deepEqual(event.addresses, []);
+    });
+  }
+
+  test('a namespace is known by its name', () => {
+    assert.deepEqual(
+      entity({ kind: 'Namespace', metadata: { name: 'shop', labels: { team: 'web' } } }).event,
+      {
+        v: 1,
+        type: 'namespace',
+        cluster: 'east',
+        name: 'shop',
+        labels: { team: 'web' },
+        annotations: {},
+      },
+    );
+  });
+});
+
+describe('lists and other objects', () => {
+  test('a List and a typed list are their items, of which those of a typed list have no kind of their own', () => {
+    const items = [{ kind: 'Pod', metadata: { name: 'a' } }];
+    assert.deepEqual(objectsOf({ kind: 'List', items }), [{ place: 'items[0]', object: items[0] }]);
+    assert.deepEqual(objectsOf({ kind: 'PodList', items: [{ metadata: { name: 'a' } }] }), [
+      { place: 'items[0]', object: items[0] },
+    ]);
+    assert.deepEqual(objectsOf({ kind: 'PodList', items: null }), []);
+    assert.equal(objectsOf({ kind: 'PodList', items: 'many' }), null);
+  });
+
+  test('kinds that tell the inventory nothing are named, and unknown ones are counted together', () => {
+    for (const [kind, counted] of [
+      ['EndpointSlice', 'EndpointSlice'],
+      ['NetworkPolicy', 'NetworkPolicy'],
+      ['Deployment', 'Deployment'],
+      ['Gadget', 'other'],
+    ]) {
+      assert.deepEqual(convertObject({ kind, metadata: { name: 'x' } }, context), {
+        outcome: 'ignored',
+        kind: counted,
+      });
+    }
+  });
+
+  const malformed: readonly [string, unknown, string | null, RegExp][] = [
+    ['no object', 'text', null, /not an object/],
+    ['no kind', { metadata: { name: 'x' } }, null, /^kind: must be/],
+    ['no metadata', { kind: 'Pod' }, null, /metadata/],
+    ['no name', { kind: 'Pod', metadata: { namespace: 'shop' } }, null, /^Pod: metadata: .*name/],
+    [
+      'an address of another type',
+      pod({ status: { podIPs: [{ ip: 7 }] } }),
+      'Pod/shop/checkout-7d4b9c6f5-x2x9q',
+      /status\.podIPs\[0\]\.ip: must be string/,
+    ],
+    [
+      'an address that does not parse',
+      pod({ status: { podIPs: [{ ip: '10.1.4.7' }, { ip: '10.1.4.777' }] } }),
+      'Pod/shop/checkout-7d4b9c6f5-x2x9q',
+      /status\.podIPs\[1\]\.ip: "10\.1\.4\.777" is not an IP address/,
+    ],
+    [
+      'a time that does not parse',
+      pod({ status: { startTime: 'yesterday' } }),
+      'Pod/shop/checkout-7d4b9c6f5-x2x9q',
+      /status\.startTime: "yesterday" is not/,
+    ],
+    [
+      'a label that is not text',
+      pod({ metadata: { labels: { app: true } } }),
+      'Pod/shop/checkout-7d4b9c6f5-x2x9q',
+      /metadata\.labels\.app: must be string/,
+    ],
+    [
+      'a range that does not parse',
+      { kind: 'Node', metadata: { name: 'n' }, spec: { podCIDR: '10.1.4.0/240' } },
+      'Node/n',
+      /spec\.podCIDR: "10\.1\.4\.0\/240" is not a CIDR/,
+    ],
+    [
+      'a port out of range',
+      { kind: 'Service', metadata: { name: 's' }, spec: { ports: [{ port: 70000 }] } },
+      'Service/default/s',
+      /spec\.ports\[0\]\.port/,
+    ],
+  ];
+  for (const [what, object, ref, message] of malformed) {
+    test(`the error names object and field: ${what}`, () => {
+      const conversion = convertObject(object, context);
+      assert.ok(conversion.outcome === 'malformed', JSON.stringify(conversion));
+      assert.equal(conversion.ref, ref);
+      assert.match(conversion.message, message);
+      if (ref !== null) assert.ok(conversion.message.startsWith(`${ref}: `));
+    });
+  }
+});

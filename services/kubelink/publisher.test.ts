@@ -1,0 +1,102 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import pino from 'pino';
+import { Registry } from 'prom-client';
+import { MessageTooLargeError, type OutgoingMessage } from '../../lib/bus/bus.ts';
+import { makeMetrics } from './metrics.ts';
+import { Publisher } from './publisher.ts';
+import type { Publication } from './state.ts';
+
+function namespace(name: string, label = ''): Publication {
+  return {
+    key: `namespace/east/${name}`,
+    event: { v: 1, type: 'namespace', cluster: 'east', name, labels: { label }, annotations: {} },
+    source: 'a',
+    endedMs: null,
+  };
+}
+
+function publisherWith(append: (messages: readonly OutgoingMessage[]) => Promise<void>) {
+  const metrics = makeMetrics(new Registry());
+  const states: (true | string)[] = [];
+  const publisher = new Publisher({
+    append,
+    onBusState: (state) => states.push(state),
+    maxBatchMessageCount: 3,
+    maxBatchBytes: 1_000_000,
+    maxRetryDelayMs: 10,
+    metrics,
+    log: pino({ level: 'silent' }),
+  });
+  return { publisher, metrics, states };
+}
+
+test('what the bus refuses is tried again until it has it, the newest truth only', async () => {
+  const log = new Map<string, string>();
+  let failuresLeft = 3;
+  const { publisher, states } = publisherWith(async (messages) => {
+    await Promise.resolve();
+    if (failuresLeft-- > 0) throw new Error('broker away');
+    for (const { key, value } of messages) log.set(key ?? '', Buffer.from(value ?? []).toString());
+  });
+  publisher.put([namespace('shop', 'old'), namespace('pay')]);
+  publisher.put([namespace('shop', 'new')]);
+  await publisher.flushed();
+  assert.equal(log.size, 2);
+  assert.match(log.get('namespace/east/shop') ?? '', /"new"/);
+  assert.deepEqual(states, [...new Array(3).fill('the bus takes no events: broker away'), true]);
+  await publisher.stop();
+});
+
+test('no batch is larger than its limit, and everything arrives', async () => {
+  const batches: number[] = [];
+  const { publisher } = publisherWith(async (messages) => {
+    batches.push(messages.length);
+  });
+  publisher.put(Array.from({ length: 10 }, (_, i) => namespace(`n${i}`)));
+  await publisher.flushed();
+  assert.deepEqual(batches, [3, 3, 3, 1]);
+});
+
+test('an event that changes while it is being sent is sent again', async () => {
+  const sent: string[] = [];
+  const first = Promise.withResolvers<void>();
+  const { publisher } = publisherWith(async ([message]) => {
+    sent.push(Buffer.from(message?.value ?? []).toString());
+    if (sent.length === 1) await first.promise;
+  });
+  publisher.put([namespace('shop', 'one')]);
+  publisher.put([namespace('shop', 'two')]);
+  first.resolve();
+  await publisher.flushed();
+  assert.equal(sent.length, 2);
+  assert.match(sent[1] ?? '', /"two"/);
+});
+
+test('an event that is too large or does not fit the schema is counted and keeps nothing back', async () => {
+  const taken: (string | null)[] = [];
+  const { publisher, metrics } = publisherWith(async (messages) => {
+    if (messages.some(({ key }) => key?.endsWith('huge'))) throw new MessageTooLargeError('over the limit');
+    taken.push(...messages.map(({ key }) => key));
+  });
+  const wrong = namespace('wrong');
+  publisher.put([
+    namespace('a'),
+    namespace('huge'),
+    namespace('b'),
+    { ...wrong, event: { ...wrong.event!, v: 2 as 1 } },
+  ]);
+  await publisher.flushed();
+  assert.deepEqual(taken.sort(), ['namespace/east/a', 'namespace/east/b']);
+  const causes = (await metrics.refused.get()).values.map(({ labels, value }) => [labels.cause, value]);
+  assert.deepEqual(causes, [
+    ['invalid', 1],
+    ['too-large', 1],
+  ]);
+});
+
+test('a stop does not wait for a bus that is away', async () => {
+  const { publisher } = publisherWith(() => Promise.reject(new Error('broker away')));
+  publisher.put([namespace('shop')]);
+  await publisher.stop();
+});
