@@ -79,7 +79,7 @@ function start(path: string, rescanMs = 50): void {
 
 /** Puts a file in place in one step, as careful writers do. */
 function place(name: string, text: string): void {
-  const draft = join(folder, `.${name}.draft`);
+  const draft = join(folder, '.draft');
   writeFileSync(draft, text);
   renameSync(draft, join(folder, name));
 }
@@ -114,14 +114,17 @@ describe('a folder of manifests', () => {
 
   test('tells a new, a changed and a removed file, by the watch alone', async () => {
     place('a.yaml', podText('a'));
+    mkdirSync(join(folder, 'deep'));
     start(folder, 3_600_000);
     await listener.until(() => listener.names.join() === 'a', 'first reading');
     place('b.yaml', podText('b'));
     await listener.until(() => listener.names.join() === 'a,b', 'a file that came');
     place('b.yaml', podText('b2'));
     await listener.until(() => listener.names.join() === 'a,b2', 'a file that changed');
+    place(join('deep', 'c.yaml'), podText('c'));
+    await listener.until(() => listener.names.join() === 'a,b2,c', 'a file in a subfolder');
     rmSync(join(folder, 'a.yaml'));
-    await listener.until(() => listener.names.join() === 'b2', 'a file that went');
+    await listener.until(() => listener.names.join() === 'b2,c', 'a file that went');
   });
 
   test('a file that is only half written takes nothing away, and counts when it is whole', async () => {
