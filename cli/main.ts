@@ -3,7 +3,9 @@ import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { ConfigError, type ConfigFlag, printConfigError, processInputs } from '../lib/runtime/config.ts';
 import { parseSetFlag } from '../lib/runtime/config-sources.ts';
 import { exitCodes, OperatorError } from '../lib/runtime/exit.ts';
+import { register as registerAsk } from './ask/register.ts';
 import { register as registerConfig } from './commands/config.ts';
+import { register as registerRules } from './commands/rules.ts';
 import { register as registerServices } from './commands/services.ts';
 import { register as registerUp } from './commands/up.ts';
 import type { CliDependencies, GlobalOptions } from './dependencies.ts';
@@ -92,7 +94,9 @@ export async function main(argv: readonly string[]): Promise<number> {
   try {
     registerUp(program, dependencies);
     registerServices(program, dependencies);
+    registerAsk(program, dependencies);
     registerConfig(program, dependencies);
+    registerRules(program, dependencies);
     await program.parseAsync([...argv], { from: 'user' });
     return exitCode;
   } catch (error) {

@@ -1,0 +1,137 @@
+/** `eastwest rules`: check a policy folder, apply it, list what is in force. */
+import { userInfo } from 'node:os';
+import type { Command } from 'commander';
+import { pino } from 'pino';
+import type { Bus } from '../../lib/bus/bus.ts';
+import { BusConfig } from '../../lib/bus/config.ts';
+import { openBus } from '../../lib/bus/open.ts';
+import { topicSpecs } from '../../lib/bus/topics.ts';
+import { type LocatedProblem, loadPolicy, type PolicyContent } from '../../lib/policy/load.ts';
+import { currentPolicy, publishPolicy } from '../../lib/policy/publish.ts';
+import { loadConfig, RuntimeConfig } from '../../lib/runtime/config.ts';
+import { exitCodes, OperatorError } from '../../lib/runtime/exit.ts';
+import { formatTable } from '../../lib/runtime/table.ts';
+import type { CliDependencies } from '../dependencies.ts';
+
+interface JsonOption {
+  readonly json?: boolean;
+}
+
+function print(json: boolean | undefined, value: unknown, lines: readonly string[]): void {
+  process.stdout.write(`${json === true ? JSON.stringify(value, undefined, 2) : lines.join('\n')}\n`);
+}
+
+function problemLines(problems: readonly LocatedProblem[]): string[] {
+  return problems.map(({ file, line, column, at, message }) => {
+    const place = line === 0 ? file : `${file}:${line}:${column}`;
+    return `${place}  ${at === '' ? '' : `${at}: `}${message}`;
+  });
+}
+
+function countsOf(policy: PolicyContent): string {
+  const rules = policy.rulesets.reduce((sum, ruleset) => sum + ruleset.rules.length, 0);
+  return `${policy.rulesets.length} rulesets with ${rules} rules, ${policy.profiles.length} profiles, ${policy.ipLists.length} ip-lists, ${policy.services.length} services`;
+}
+
+async function withBus<T>(dependencies: CliDependencies, work: (bus: Bus) => Promise<T>): Promise<T> {
+  const { values: config } = loadConfig(
+    { runtime: RuntimeConfig, bus: BusConfig },
+    dependencies.inputs(),
+    dependencies.sections,
+  );
+  const log = pino({ level: 'silent' });
+  const bus = await openBus(config.bus, { dataDir: config.runtime.dataDir, log, clientId: 'eastwest-rules' });
+  try {
+    await bus.ensureTopics(topicSpecs(config.bus));
+    return await work(bus);
+  } finally {
+    await bus.close();
+  }
+}
+
+async function load(folder: string): Promise<Awaited<ReturnType<typeof loadPolicy>>> {
+  try {
+    return await loadPolicy(folder);
+  } catch (error) {
+    throw new OperatorError(
+      `${folder}: ${error instanceof Error ? error.message : String(error)}`,
+      exitCodes.usage,
+    );
+  }
+}
+
+export function register(program: Command, dependencies: CliDependencies): void {
+  const rules = program.command('rules').description('check, apply and list rules (a folder of YAML)');
+
+  rules
+    .command('check')
+    .argument('<folder>', 'folder of YAML files, or one file')
+    .description('report everything that is wrong with a policy; exit code 2 if anything is')
+    .option('--json', 'as JSON')
+    .action(async (folder: string, options: JsonOption) => {
+      const result = await load(folder);
+      if (result.ok) {
+        print(options.json, { ok: true, files: result.fileCount }, [
+          `${result.fileCount} files are in order: ${countsOf(result.policy)}`,
+        ]);
+        return;
+      }
+      print(options.json, result, problemLines(result.problems));
+      dependencies.exit(exitCodes.usage);
+    });
+
+  rules
+    .command('apply')
+    .argument('<folder>', 'folder of YAML files, or one file')
+    .description('put a policy in force, as a whole and as the next version; a wrong one changes nothing')
+    .option('--author <name>', 'who applies it', userInfo().username)
+    .option('--json', 'as JSON')
+    .action(async (folder: string, options: JsonOption & { author: string }) => {
+      const result = await load(folder);
+      if (!result.ok) {
+        print(options.json, result, [...problemLines(result.problems), '', 'nothing was applied']);
+        dependencies.exit(exitCodes.usage);
+        return;
+      }
+      const document = await withBus(dependencies, (bus) =>
+        publishPolicy(bus, result.policy, options.author),
+      );
+      print(options.json, { ok: true, version: document.version }, [
+        `version ${document.version} is in force: ${countsOf(document)}`,
+      ]);
+    });
+
+  rules
+    .command('list')
+    .description('list the rules in force')
+    .option('--json', 'as JSON')
+    .action(async (options: JsonOption) => {
+      const policy = await withBus(dependencies, currentPolicy);
+      if (policy === null) {
+        print(options.json, { version: 0, rulesets: [] }, [
+          'no policy is in force yet: apply one with `eastwest rules apply <folder>`',
+        ]);
+        return;
+      }
+      const lines = formatTable(
+        [
+          { title: 'RULE' },
+          { title: 'ACTION' },
+          { title: 'OWNER' },
+          { title: 'TICKET' },
+          { title: 'EXPIRES' },
+        ],
+        policy.rulesets.flatMap((ruleset) =>
+          ruleset.rules.map((rule) => [
+            `${ruleset.name}/${rule.name}`,
+            rule.enabled === false || ruleset.enabled === false ? 'disabled' : (rule.action ?? 'allow'),
+            rule.owner ?? ruleset.owner ?? '',
+            rule.ticket ?? '',
+            rule.expires ?? '',
+          ]),
+        ),
+      );
+      const heading = `version ${policy.version} by ${policy.author}, ${new Date(policy.appliedMs).toISOString()}`;
+      print(options.json, policy, [heading, '', ...lines]);
+    });
+}
