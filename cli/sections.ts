@@ -7,6 +7,7 @@ import type { Sections } from '../lib/runtime/service.ts';
 import { SupervisorConfig } from '../lib/runtime/supervisor-config.ts';
 import { StoreConfig } from '../lib/store/config.ts';
 import { AgentConfig } from '../services/agent/config.ts';
+import { AlertConfig } from '../services/alert/config.ts';
 import { EnrichConfig } from '../services/enrich/config.ts';
 import { IngestConfig } from '../services/ingest/config.ts';
 import { KubelinkConfig } from '../services/kubelink/config.ts';
@@ -21,6 +22,7 @@ export const sections = {
   kubelink: KubelinkConfig,
   enrich: EnrichConfig,
   query: QueryConfig,
+  alert: AlertConfig,
   demo: DemoConfig,
   supervisor: SupervisorConfig,
 } as const satisfies Sections;

@@ -2,14 +2,15 @@
 import { formatTable } from '../../lib/runtime/table.ts';
 import { type AllConfig, localUrl } from './plan.ts';
 
-/** How to call the command with the same data folder and ports, for the lines to try. */
-function commandFor(config: AllConfig): string {
-  return config.query.port === 8080 ? 'npx eastwest' : `npx eastwest --set query.port=${config.query.port}`;
+/** What an asking command needs to find the API; nothing where it looks anyway. */
+function whereToAsk(config: AllConfig): string {
+  const url = localUrl(config.query);
+  return url === 'http://127.0.0.1:8080' ? '' : ` --url ${url}`;
 }
 
 /** Lines for the terminal. */
 export function greeting(config: AllConfig, options: { demo: boolean; logsDir: string }): string[] {
-  const command = commandFor(config);
+  const where = whereToAsk(config);
   const rows = [
     ['page and API', localUrl(config.query)],
     ['flows in', `POST ${localUrl(config.ingest)}/v1/flows`],
@@ -17,12 +18,12 @@ export function greeting(config: AllConfig, options: { demo: boolean; logsDir: s
     ['logs', options.logsDir],
   ];
   const tries = [
-    [`${command} unknown --since 5m`, 'connections that no rule explains'],
+    [`npx eastwest unknown --since 5m${where}`, 'connections that no rule explains'],
     [
-      `${command} sql 'SELECT src_app, dst_app, count() FROM flows_labeled GROUP BY ALL ORDER BY 3 DESC LIMIT 10'`,
+      `npx eastwest sql 'SELECT src_app, dst_app, count() FROM flows_labeled GROUP BY ALL ORDER BY 3 DESC LIMIT 10'${where}`,
       'ask in SQL',
     ],
-    [`${command} ledger`, 'what arrived, what is missing'],
+    [`npx eastwest ledger${where}`, 'what arrived, what is missing'],
   ];
   const [, ...facts] = formatTable([{ title: '' }, { title: '' }], rows);
   const lines = tries.flatMap(([line, meaning]) => [`    ${line}`, `        ${meaning}`]);

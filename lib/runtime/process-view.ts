@@ -1,5 +1,5 @@
 /** Shows what a supervisor does: a table that stays at the bottom of a terminal, or plain lines elsewhere. */
-import { prettyFactory } from 'pino-pretty';
+import { formatLogEntry, parseLogLine } from './log-line.ts';
 import { formatTable } from './table.ts';
 
 export type ProcessPhase =
@@ -97,18 +97,13 @@ export interface ViewOptions {
   readonly now?: () => number;
 }
 
-/** Readable form of a child's log line; text that is no JSON line stays as it is. */
-function createFormatter(colour: boolean): (line: string) => string {
-  const format = prettyFactory({
-    colorize: colour,
-    translateTime: 'SYS:HH:MM:ss',
-    ignore: 'pid,hostname,name',
-  });
-  return (line) => (line.startsWith('{') ? format(line).trimEnd() : line);
+/** Readable form of a child's log line; text that is no log line stays as it is. */
+function readable(line: string, colour: boolean): string {
+  const entry = parseLogLine(line);
+  return entry === undefined ? line : formatLogEntry(entry, colour);
 }
 
 function plainView(options: ViewOptions, now: () => number): ProcessView {
-  const format = createFormatter(false);
   const write = (text: string): void => void options.stream.write(`${text}\n`);
   const shown = new Map<
     string,
@@ -129,7 +124,7 @@ function plainView(options: ViewOptions, now: () => number): ProcessView {
         shown.set(name, { phase, pid, atMs: now(), line });
       }
     },
-    output: (name, line) => write(`${name.padEnd(9)} | ${format(line)}`),
+    output: (name, line) => write(`${clock(now())} ${name.padEnd(9)} ${readable(line, false)}`),
     say: write,
     close: () => undefined,
   };
@@ -137,7 +132,6 @@ function plainView(options: ViewOptions, now: () => number): ProcessView {
 
 function terminalView(options: ViewOptions, now: () => number): ProcessView {
   const { stream } = options;
-  const format = createFormatter(true);
   let drawn: string[] = [];
   let wanted: readonly ProcessStatus[] = [];
   let drawnAtMs = 0;
@@ -161,7 +155,8 @@ function terminalView(options: ViewOptions, now: () => number): ProcessView {
       wanted = all;
       timer ??= setTimeout(draw, Math.max(0, drawnAtMs + redrawIntervalMs - now()));
     },
-    output: (name, line) => above(`\u001b[2m${name.padEnd(9)} |\u001b[0m ${format(line)}`),
+    output: (name, line) =>
+      above(`\u001b[2m${clock(now())}\u001b[0m ${name.padEnd(9)} ${readable(line, true)}`),
     say: above,
     close() {
       clearTimeout(timer);

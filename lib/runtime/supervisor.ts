@@ -6,6 +6,7 @@ import type { Static } from 'typebox';
 import { backoffMs } from './backoff.ts';
 import { exitCodes } from './exit.ts';
 import { splitLines } from './lines.ts';
+import { parseLogLine } from './log-line.ts';
 import { residentBytes } from './memory.ts';
 import { type ChildMessage, parentVariable } from './parent.ts';
 import type { ProcessPhase, ProcessStatus, ProcessView } from './process-view.ts';
@@ -75,26 +76,6 @@ function isMessage(value: unknown): value is ChildMessage {
     ((value.type === 'ready' && 'ready' in value && 'parts' in value) ||
       (value.type === 'http' && 'url' in value))
   );
-}
-
-function levelOf(line: string): { level: number; message: string } | undefined {
-  if (!line.startsWith('{')) {
-    return undefined;
-  }
-  try {
-    const parsed: unknown = JSON.parse(line);
-    if (
-      typeof parsed === 'object' &&
-      parsed !== null &&
-      'level' in parsed &&
-      typeof parsed.level === 'number'
-    ) {
-      return { level: parsed.level, message: 'msg' in parsed ? String(parsed.msg) : '' };
-    }
-  } catch {
-    // No log line of ours: plain output.
-  }
-  return undefined;
 }
 
 /** Signals a whole process group, so that nothing a child started is left; ignores a group that is gone. */
@@ -262,7 +243,7 @@ class ProcessSupervisor implements Supervisor {
     const { name } = managed.spec;
     const onLine = (line: string): void => {
       managed.file.write(`${line}\n`);
-      const entry = levelOf(line);
+      const entry = parseLogLine(line);
       if (entry !== undefined && entry.level >= warnLevel) {
         managed.lastError = entry.message;
         view.output(name, line);
