@@ -1,0 +1,142 @@
+/** The answers of the API as far as the commands read them. */
+
+export interface End {
+  readonly kind: string;
+  readonly cluster: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly workload: string | null;
+  readonly address: string | null;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+export interface Completeness {
+  readonly agentsReporting: number;
+  readonly agentsSilent: number;
+  readonly batchesMissing: number;
+  readonly flowsDropped: number;
+  readonly freshestTo: string | null;
+  readonly delayMsP99: number | null;
+}
+
+export interface Edge {
+  readonly source: End;
+  readonly destination: End;
+  readonly port: number;
+  readonly protocol: string;
+  readonly verdict: string;
+  readonly reason: string;
+  readonly rule: { readonly ruleset: string; readonly name: string } | null;
+  readonly direction: string;
+  readonly severity: string;
+  readonly connections: number;
+  readonly bytesForward: number;
+  readonly bytesReverse: number;
+}
+
+export interface Seen {
+  readonly firstSeen: string | null;
+  readonly lastSeen: string | null;
+  readonly dns: string | null;
+  readonly process: string | null;
+}
+
+export interface List<T> {
+  readonly items: readonly T[];
+  readonly total: number;
+  readonly next: string | null;
+  readonly window: { readonly since: string; readonly until: string | null };
+  readonly table?: string;
+  readonly completeness?: Completeness;
+}
+
+interface Sums {
+  readonly connections: number;
+  readonly bytes: number;
+  readonly edges: number;
+}
+
+export interface Covered {
+  readonly coverage: {
+    readonly connections: number | null;
+    readonly bytes: number | null;
+    readonly edges: number | null;
+  };
+  readonly allowed: Sums;
+  readonly denied: Sums;
+  readonly unexplained: Sums;
+}
+
+export interface Coverage {
+  readonly total: Covered;
+  readonly groups: readonly (Covered & { readonly value: string })[];
+  readonly groupBy: string | null;
+  readonly series: readonly (Covered & { readonly time: string })[];
+  readonly uncovered: readonly Edge[];
+  readonly window: List<never>['window'];
+  readonly table: string;
+  readonly completeness: Completeness;
+}
+
+export interface Ledger {
+  readonly totals: Readonly<Record<string, number | null>>;
+  readonly causes: readonly { readonly cause: string; readonly batches: number; readonly flows: number }[];
+  readonly agents: readonly {
+    readonly agent: string;
+    readonly cluster: string;
+    readonly node: string;
+    readonly source: string;
+    readonly silent: boolean;
+    readonly lastReceived: string | null;
+    readonly batches: number;
+    readonly flows: number;
+    readonly batchesResent: number;
+    readonly batchesMissing: number;
+    readonly flowsDropped: number;
+    readonly flowsRefused: number;
+  }[];
+  readonly agentsTotal: number;
+  readonly gaps: readonly {
+    readonly agent: string;
+    readonly boot: string;
+    readonly firstMissing: string;
+    readonly lastMissing: string;
+    readonly missing: number;
+  }[];
+  readonly window: List<never>['window'];
+  readonly completeness: Completeness;
+}
+
+export interface Workload {
+  readonly kind: string;
+  readonly cluster: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly node: string;
+  readonly network: string;
+  readonly address: string | null;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly from: string | null;
+  readonly to: string | null;
+  readonly current: boolean;
+}
+
+export interface Alert {
+  readonly id: string;
+  readonly created: string | null;
+  readonly state: string;
+  readonly attempts: number;
+  readonly lastError: string | null;
+  readonly receiver: string;
+  readonly payload: unknown;
+}
+
+export interface SqlAnswer {
+  readonly columns: readonly { readonly name: string; readonly type: string }[];
+  readonly rows: readonly (readonly unknown[])[];
+  readonly rowCount: number;
+  readonly truncated: boolean;
+  readonly truncatedBy: string | null;
+  readonly error: string | null;
+  readonly elapsedMs: number;
+}

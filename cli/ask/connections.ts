@@ -1,0 +1,164 @@
+/** `eastwest unknown`, `connections` and `edges`. */
+import { exitCodes } from '../../lib/runtime/exit.ts';
+import type { Edge, List, Seen } from './answers.ts';
+import { type FlowOptions, flowParameters, start } from './options.ts';
+import { listText } from './screen.ts';
+import { severityTone, verdictTone } from './style.ts';
+import type { Cell, Column } from './table.ts';
+import { agoText, bytesText, countText, endpointText, labelsText, placeText, whoText } from './words.ts';
+
+export interface UnknownOptions extends FlowOptions {
+  readonly failOnFindings?: boolean;
+}
+
+/** A destination by name with its address beside it, if there is one. */
+function destinationText(edge: Edge & Partial<Seen>): string {
+  const { destination } = edge;
+  const labels = labelsText(destination.labels);
+  const name = edge.dns ?? destination.name;
+  const who = [labels, name].filter((part) => part !== '').join(' ');
+  return who === '' ? (destination.address ?? whoText(destination)) : who;
+}
+
+function endpoint(edge: Edge): string {
+  const { address } = edge.destination;
+  return address === null ? '' : endpointText(address, edge.port);
+}
+
+function portText(edge: Edge): string {
+  return edge.protocol === 'icmp' || edge.protocol === 'icmpv6'
+    ? edge.protocol
+    : `${edge.port}/${edge.protocol}`;
+}
+
+const unknownColumns: readonly Column[] = [
+  { title: 'SEVERITY' },
+  { title: 'SOURCE', min: 14 },
+  { title: 'PLACE', min: 8 },
+  { title: 'WORKLOAD', min: 10 },
+  { title: 'DESTINATION', min: 14 },
+  { title: 'ADDRESS' },
+  { title: 'PORT' },
+  { title: 'REASON' },
+  { title: 'FIRST SEEN', align: 'right' },
+  { title: 'LAST SEEN', align: 'right' },
+  { title: 'CONNECTIONS', align: 'right' },
+  { title: 'BYTES', align: 'right' },
+];
+
+function unknownRow(edge: Edge & Seen, nowMs: number): (string | Cell)[] {
+  const process = edge.process === null ? '' : ` (${edge.process})`;
+  return [
+    { text: edge.severity, tone: severityTone(edge.severity) },
+    { text: whoText(edge.source), tone: 'bold' },
+    { text: placeText(edge.source), tone: 'dim' },
+    `${edge.source.workload ?? ''}${process}`.trim(),
+    { text: destinationText(edge), tone: 'bold' },
+    { text: edge.destination.address ?? '', tone: 'dim' },
+    portText(edge),
+    edge.reason,
+    agoText(edge.firstSeen, nowMs),
+    agoText(edge.lastSeen, nowMs),
+    countText(edge.connections),
+    bytesText(edge.bytesForward + edge.bytesReverse),
+  ];
+}
+
+/** Resolves with the exit code: `findings` when asked to fail on them and there are any. */
+export async function unknown(options: UnknownOptions): Promise<number> {
+  const { client, screen } = start(options);
+  const answer = await client.get<List<Edge & Seen>>('/api/v1/unknown', flowParameters(options));
+  if (options.json === true) screen.json(answer);
+  else {
+    if (answer.items.length > 0)
+      screen.table(
+        unknownColumns,
+        answer.items.map((edge) => unknownRow(edge, screen.nowMs)),
+      );
+    screen.note(listText(answer, 'unexplained'));
+    if (answer.completeness !== undefined) screen.completeness(answer.completeness);
+  }
+  return options.failOnFindings === true && answer.total > 0 ? exitCodes.findings : exitCodes.ok;
+}
+
+const edgeColumns: readonly Column[] = [
+  { title: 'SOURCE', min: 14 },
+  { title: 'PLACE', min: 8 },
+  { title: 'DESTINATION', min: 14 },
+  { title: 'ADDRESS' },
+  { title: 'PORT' },
+  { title: 'VERDICT' },
+  { title: 'RULE OR REASON', min: 10 },
+  { title: 'DIRECTION' },
+  { title: 'CONNECTIONS', align: 'right' },
+  { title: 'BYTES', align: 'right' },
+];
+
+function whyText(edge: Edge): string {
+  return edge.rule === null ? edge.reason : `${edge.rule.ruleset}/${edge.rule.name}`;
+}
+
+function edgeRow(edge: Edge): (string | Cell)[] {
+  return [
+    { text: whoText(edge.source), tone: 'bold' },
+    { text: placeText(edge.source), tone: 'dim' },
+    { text: destinationText(edge), tone: 'bold' },
+    { text: edge.destination.address ?? '', tone: 'dim' },
+    portText(edge),
+    { text: edge.verdict, tone: verdictTone(edge.verdict) },
+    whyText(edge),
+    edge.direction,
+    countText(edge.connections),
+    bytesText(edge.bytesForward + edge.bytesReverse),
+  ];
+}
+
+export async function edges(options: FlowOptions): Promise<void> {
+  const { client, screen } = start(options);
+  const answer = await client.get<List<Edge>>('/api/v1/edges', flowParameters(options));
+  if (options.json === true) return screen.json(answer);
+  if (answer.items.length > 0) screen.table(edgeColumns, answer.items.map(edgeRow));
+  screen.note(listText(answer, 'edges'));
+  if (answer.completeness !== undefined) screen.completeness(answer.completeness);
+}
+
+const connectionColumns: readonly Column[] = [
+  { title: 'LAST SEEN', align: 'right' },
+  { title: 'SOURCE', min: 14 },
+  { title: 'ADDRESS' },
+  { title: 'DESTINATION', min: 14 },
+  { title: 'ENDPOINT' },
+  { title: 'PROTOCOL' },
+  { title: 'VERDICT' },
+  { title: 'RULE OR REASON', min: 10 },
+  { title: 'CONNECTIONS', align: 'right' },
+  { title: 'BYTES', align: 'right' },
+];
+
+function connectionRow(edge: Edge & Seen, nowMs: number): (string | Cell)[] {
+  return [
+    agoText(edge.lastSeen, nowMs),
+    { text: edge.source.workload ?? whoText(edge.source), tone: 'bold' },
+    { text: edge.source.address ?? '', tone: 'dim' },
+    { text: edge.destination.workload ?? destinationText(edge), tone: 'bold' },
+    endpoint(edge),
+    edge.protocol,
+    { text: edge.verdict, tone: verdictTone(edge.verdict) },
+    whyText(edge),
+    countText(edge.connections),
+    bytesText(edge.bytesForward + edge.bytesReverse),
+  ];
+}
+
+export async function connections(options: FlowOptions): Promise<void> {
+  const { client, screen } = start(options);
+  const answer = await client.get<List<Edge & Seen>>('/api/v1/connections', flowParameters(options));
+  if (options.json === true) return screen.json(answer);
+  if (answer.items.length > 0)
+    screen.table(
+      connectionColumns,
+      answer.items.map((edge) => connectionRow(edge, screen.nowMs)),
+    );
+  screen.note(listText(answer, 'connections'));
+  if (answer.completeness !== undefined) screen.completeness(answer.completeness);
+}

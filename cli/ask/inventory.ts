@@ -1,0 +1,113 @@
+/** `eastwest workloads`, `who` and `alerts`. */
+import type { Alert, List, Workload } from './answers.ts';
+import { type AskOptions, start } from './options.ts';
+import { listText } from './screen.ts';
+import type { Tone } from './style.ts';
+import type { Cell, Column } from './table.ts';
+import { agoText, countText, labelsText } from './words.ts';
+
+export interface WorkloadOptions extends AskOptions {
+  readonly ip?: string;
+  readonly name?: string;
+  readonly namespace?: string;
+  readonly cluster?: string;
+  readonly kind?: string;
+  readonly label?: string;
+  readonly at?: string;
+  readonly limit?: string;
+}
+
+const workloadColumns: readonly Column[] = [
+  { title: 'ADDRESS' },
+  { title: 'NETWORK', min: 8 },
+  { title: 'KIND' },
+  { title: 'NAME', min: 14 },
+  { title: 'LABELS', min: 12 },
+  { title: 'CLUSTER', min: 8 },
+  { title: 'NAMESPACE', min: 8 },
+  { title: 'NODE', min: 8 },
+  { title: 'FROM' },
+  { title: 'TO' },
+];
+
+function workloadRow(workload: Workload): (string | Cell)[] {
+  return [
+    workload.address ?? '',
+    workload.network,
+    workload.kind,
+    { text: workload.name, tone: workload.current ? 'bold' : 'dim' },
+    labelsText(workload.labels),
+    workload.cluster,
+    workload.namespace,
+    workload.node,
+    workload.from ?? '',
+    workload.to ?? { text: 'now', tone: 'good' },
+  ];
+}
+
+export async function workloads(options: WorkloadOptions): Promise<void> {
+  const { client, screen } = start(options);
+  const { ip, name, namespace, cluster, kind, label, at, limit } = options;
+  const answer = await client.get<Omit<List<Workload>, 'window'>>('/api/v1/workloads', {
+    ip,
+    name,
+    namespace,
+    cluster,
+    kind,
+    label,
+    at,
+    limit,
+  });
+  if (options.json === true) return screen.json(answer);
+  if (answer.items.length > 0) screen.table(workloadColumns, answer.items.map(workloadRow));
+  const shown = answer.items.length === answer.total ? '' : `${countText(answer.items.length)} of `;
+  screen.note(
+    answer.total === 0 ? 'nobody is known' : `${shown}${countText(answer.total)} address intervals`,
+  );
+}
+
+export interface AlertOptions extends AskOptions {
+  readonly since?: string;
+  readonly until?: string;
+  readonly state?: string;
+  readonly receiver?: string;
+  readonly limit?: string;
+}
+
+const stateTones: Readonly<Record<string, Tone>> = { delivered: 'good', pending: 'warn', failed: 'bad' };
+
+/** The line of a payload that tells people most; whole with --json. */
+function summaryOf(payload: unknown): string {
+  if (typeof payload !== 'object' || payload === null) return '';
+  const fields = new Map<string, unknown>(Object.entries(payload));
+  for (const name of ['summary', 'title', 'message', 'type']) {
+    const value = fields.get(name);
+    if (typeof value === 'string') return value;
+  }
+  return '';
+}
+
+export async function alerts(options: AlertOptions): Promise<void> {
+  const { client, screen } = start(options);
+  const { since, until, state, receiver, limit } = options;
+  const answer = await client.get<List<Alert>>('/api/v1/alerts', { since, until, state, receiver, limit });
+  if (options.json === true) return screen.json(answer);
+  const columns: readonly Column[] = [
+    { title: 'CREATED', align: 'right' },
+    { title: 'STATE' },
+    { title: 'TRIES', align: 'right' },
+    { title: 'RECEIVER', min: 10 },
+    { title: 'WHAT', min: 20 },
+    { title: 'LAST ERROR', min: 12 },
+  ];
+  const rows = answer.items.map((alert) => [
+    agoText(alert.created, screen.nowMs),
+    { text: alert.state, tone: stateTones[alert.state] ?? 'plain' },
+    countText(alert.attempts),
+    alert.receiver,
+    summaryOf(alert.payload),
+    alert.lastError ?? '',
+  ]);
+  if (rows.length > 0) screen.table(columns, rows);
+  screen.note(listText(answer, 'alerts'));
+}

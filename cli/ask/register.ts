@@ -1,0 +1,99 @@
+/** The commands that ask: each is loaded only when it runs. */
+import { type Command, Option } from 'commander';
+import type { CliDependencies } from '../dependencies.ts';
+import type { UnknownOptions } from './connections.ts';
+import type { CoverageOptions } from './coverage.ts';
+import type { AlertOptions, WorkloadOptions } from './inventory.ts';
+import type { LedgerOptions } from './ledger.ts';
+import {
+  addAskOptions,
+  addFlowOptions,
+  addLimitOption,
+  addWindowOptions,
+  type FlowOptions,
+} from './options.ts';
+import type { SqlOptions } from './sql.ts';
+
+const verdictOption = () =>
+  new Option('--verdict <verdict>', 'what rules say of it').choices(['unexplained', 'allowed', 'denied']);
+
+function registerConnections(program: Command, dependencies: Pick<CliDependencies, 'exit'>): void {
+  addAskOptions(addFlowOptions(program.command('unknown')))
+    .description('connections that no rule explains, the most severe and newest first')
+    .option('--fail-on-findings', 'exit with code 3 when there are any, to stop a pipeline')
+    .action(async (options: UnknownOptions) => {
+      dependencies.exit(await (await import('./connections.ts')).unknown(options));
+    });
+  addAskOptions(addFlowOptions(program.command('connections')))
+    .description('connections: workload or address to workload or address')
+    .addOption(verdictOption())
+    .action(async (options: FlowOptions) => (await import('./connections.ts')).connections(options));
+  addAskOptions(addFlowOptions(program.command('edges')))
+    .description('edges: labels to labels, port and verdict, from the rollups')
+    .addOption(verdictOption())
+    .action(async (options: FlowOptions) => (await import('./connections.ts')).edges(options));
+  addAskOptions(addFlowOptions(program.command('coverage')))
+    .description('how much of the traffic rules explain')
+    .option(
+      '--group-by <key>',
+      'a label key of the source, or src_<key> or dst_<key>: app, env, namespace, cluster',
+    )
+    .option('--step <duration>', 'adds a series: 5m, 1h, 1d')
+    .option('--top <count>', 'how many unexplained edges to list (10 when absent)')
+    .action(async (options: CoverageOptions) => (await import('./coverage.ts')).coverage(options));
+}
+
+function addWorkloadOptions(command: Command): Command {
+  return addAskOptions(addLimitOption(command)).option(
+    '--at <time>',
+    'who it was then: 24h ago, or ISO 8601 (all intervals when absent)',
+  );
+}
+
+function registerInventory(program: Command): void {
+  addWorkloadOptions(program.command('workloads'))
+    .description('workloads with their addresses and when they had them')
+    .option('--ip <cidr>', 'address or CIDR')
+    .option('--name <text>', 'part of the name')
+    .option('--namespace <name>', 'namespace')
+    .option('--cluster <name>', 'cluster')
+    .option('--kind <kind>', 'pod, node, vm or host')
+    .option('--label <labels>', 'labels: app=payments,env=prod')
+    .action(async (options: WorkloadOptions) => (await import('./inventory.ts')).workloads(options));
+  addWorkloadOptions(program.command('who').argument('<ip>', 'address or CIDR'))
+    .description('who has an address, or had it at a time')
+    .action(async (ip: string, options: WorkloadOptions) =>
+      (await import('./inventory.ts')).workloads({ ...options, ip }),
+    );
+  addAskOptions(addLimitOption(addWindowOptions(program.command('alerts'))))
+    .description('what was said to webhooks, or is still being tried')
+    .addOption(new Option('--state <state>', 'what became of it').choices(['pending', 'delivered', 'failed']))
+    .option('--receiver <name>', 'receiver')
+    .action(async (options: AlertOptions) => (await import('./inventory.ts')).alerts(options));
+}
+
+function collect(value: string, before: readonly string[]): readonly string[] {
+  return [...before, value];
+}
+
+/** Adds the commands that ask the HTTP API. */
+export function register(program: Command, dependencies: Pick<CliDependencies, 'exit'>): void {
+  registerConnections(program, dependencies);
+  registerInventory(program);
+  addAskOptions(addLimitOption(addWindowOptions(program.command('ledger'))))
+    .description('what arrived, what is missing, what was dropped, and how late')
+    .action(async (options: LedgerOptions) => (await import('./ledger.ts')).ledger(options));
+  addAskOptions(program.command('sql').argument('<query>', 'one statement that reads, or - for stdin'))
+    .description(
+      'ask in SQL, read-only; flows_labeled, edges_labeled and unknown_connections have plain names',
+    )
+    .addOption(
+      new Option('--format <format>', 'form of the answer')
+        .choices(['table', 'json', 'jsonl', 'csv', 'tsv'])
+        .default('table'),
+    )
+    .option('--param <name=value>', 'value of a {name:Type} placeholder; may be repeated', collect, [])
+    .action(async (query: string, options: SqlOptions) => {
+      dependencies.exit(await (await import('./sql.ts')).sql(query, options));
+    });
+}
