@@ -8,9 +8,10 @@ import type { EnrichConfig } from './config.ts';
 import type { EnrichMetrics } from './metrics.ts';
 import { PartitionWorker } from './partition.ts';
 import { decodePlan } from './plan.ts';
+import { pause, retried } from './retry.ts';
 import { SeenBatches } from './sequences.ts';
 import type { World } from './world.ts';
-import { BlockWriter, pause, retried } from './write.ts';
+import { BlockWriter } from './write.ts';
 
 export interface EnricherOptions {
   readonly config: EnrichConfig;
@@ -65,7 +66,7 @@ export async function startEnricher(options: EnricherOptions): Promise<{ close()
     async assigned(at, committed, earliest) {
       const start = Math.max(committed?.offset ?? earliest, earliest);
       const replay = decodePlan(committed?.metadata ?? '');
-      const seen = await retried(closing.signal, log, () =>
+      const seen = await retried(closing.signal, log, 'reading the ledger', () =>
         loadSeen(store, at, start, Date.now() - config.maxAgeMs, config.maxTrackedBoots),
       );
       if (seen === null) return start;

@@ -7,10 +7,14 @@ import { emptyPolicy, PolicyEngine } from '../../lib/policy/engine.ts';
 import { makeLabeller } from '../../lib/policy/profiles.ts';
 import { InventoryEvent } from '../../schemas/inventory-event.ts';
 import type { PolicyDocument } from '../../schemas/policy.ts';
-import { topics } from '../../schemas/topics.ts';
+import { enrichGroup, topics } from '../../schemas/topics.ts';
 import type { EnrichMetrics } from './metrics.ts';
+import { pause } from './retry.ts';
 
 const inventoryEvent = Compile(InventoryEvent);
+
+/** How often a block that waits looks at the inventory again, ms. */
+const catchUpStepMs = 5;
 
 /** Longest timer Node keeps, ms. */
 const maxTimerMs = 2 ** 31 - 1;
@@ -21,6 +25,11 @@ export interface World {
   readonly engine: PolicyEngine;
   /** The policy in force. */
   readonly policy: PolicyDocument;
+  /**
+   * Resolves when everything that is in the topic `inventory` now has been applied, so that a flow is never joined with
+   * an inventory older than its own arrival. Gives up waiting (not the inventory) after `waitMs`.
+   */
+  catchUp(waitMs: number, signal: AbortSignal): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -48,7 +57,11 @@ export async function openWorld(options: WorldOptions): Promise<World> {
     labelsOf: makeLabeller(policy.profiles),
   });
 
-  const applyInventory = (messages: readonly BusMessage[]): void => {
+  /** For each partition of the inventory, the next offset to apply. */
+  const applied = new Map<number, number>();
+  const applyInventory = (messages: readonly BusMessage[], partition: number): void => {
+    const last = messages.at(-1);
+    if (last !== undefined) applied.set(partition, last.offset + 1);
     for (const { key, value, offset } of messages) {
       if (key === null) continue;
       if (value === null) {
@@ -112,13 +125,13 @@ export async function openWorld(options: WorldOptions): Promise<World> {
 
   const follow = (
     topic: string,
-    apply: (messages: readonly BusMessage[]) => void,
+    apply: (messages: readonly BusMessage[], partition: number) => void,
   ): Promise<{ close(): Promise<void> }> =>
     new Promise((resolve, reject) => {
       let caughtUp = false;
       const opened = bus.tail({
         topic,
-        onMessages: (_partition, messages) => apply(messages),
+        onMessages: (partition, messages) => apply(messages, partition),
         onCaughtUp: () => {
           caughtUp = true;
           opened.then(resolve, reject);
@@ -142,6 +155,18 @@ export async function openWorld(options: WorldOptions): Promise<World> {
     },
     get policy() {
       return policy;
+    },
+    async catchUp(waitMs, signal) {
+      const ends = await bus.positions(topics.inventory, enrichGroup);
+      const behind = (): { partition: number; next: number }[] =>
+        ends.filter(
+          ({ partition, earliest, next }) => next > earliest && (applied.get(partition) ?? 0) < next,
+        );
+      const deadline = Date.now() + waitMs;
+      while (behind().length > 0 && Date.now() < deadline && !signal.aborted)
+        await pause(catchUpStepMs, signal);
+      // The last messages may have been compacted away, which no reader can see: don't wait for them again.
+      for (const { partition, next } of behind()) applied.set(partition, next);
     },
     async close() {
       clearTimeout(expiryTimer);

@@ -1,7 +1,7 @@
 /** One block to the store: names and judges its flows, then inserts rows and ledger under the plan's token. */
 import type { Logger } from 'pino';
 import type { Bus, TopicPartition } from '../../lib/bus/bus.ts';
-import { type Store, StoreUnavailableError } from '../../lib/store/store.ts';
+import type { Store } from '../../lib/store/store.ts';
 import { certainties, provenances, reasons, verdicts } from '../../schemas/closed-lists.ts';
 import { topics } from '../../schemas/topics.ts';
 import type { BlockBuilder, LedgerEntry } from './block.ts';
@@ -9,6 +9,7 @@ import type { Catalog } from './catalog.ts';
 import type { EnrichMetrics } from './metrics.ts';
 import { insertToken, type Plan } from './plan.ts';
 import { judgeBlock, makeResolvedColumns, type ResolvedColumns, resolveBlock } from './resolve.ts';
+import { pause, retried } from './retry.ts';
 import { flowsBlock } from './rows.ts';
 import { AddressTraits } from './traits.ts';
 import type { World } from './world.ts';
@@ -23,46 +24,8 @@ export interface WriterOptions {
   readonly log: Logger;
 }
 
-const retryFromMs = 100;
-const retryToMs = 5000;
 /** How often a held block looks whether the inventory has caught up, ms. */
 const holdStepMs = 50;
-
-/** Resolves after `ms`, or when `signal` is aborted. */
-export function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener('abort', done);
-  });
-}
-
-/** Does `work` until it succeeds, with growing waits; `null` when `signal` was aborted before. */
-export async function retried<T>(
-  signal: AbortSignal,
-  log: Logger,
-  work: () => Promise<T>,
-  onRetry?: () => void,
-): Promise<T | null> {
-  let waitMs = retryFromMs;
-  for (;;) {
-    if (signal.aborted) return null;
-    try {
-      return await work();
-    } catch (error) {
-      // A refusal repeats itself, but losing the block is no way out either: say it loudly and let people mend it.
-      const level = error instanceof StoreUnavailableError ? 'warn' : 'error';
-      log[level]({ err: error, retryInMs: waitMs }, 'the store did not take it, tried again');
-      onRetry?.();
-      await pause(waitMs, signal);
-      waitMs = Math.min(retryToMs, waitMs * 2);
-    }
-  }
-}
 
 function dateTime64(timeMs: number): string {
   return (timeMs / 1000).toFixed(3);
@@ -111,17 +74,20 @@ export class BlockWriter {
     const token = insertToken(at, plan);
     await this.#deadLetters(at, block.ledger, signal);
     if (block.columns.count > 0) {
+      await this.#retry(signal, 'catching up with the inventory', () =>
+        this.#options.world.catchUp(this.#options.holdMs, signal),
+      );
       await this.#waitForInventory(block, signal);
       if (signal.aborted) return;
       const prepared = this.#prepare(block);
       const stopTimer = metrics.insertSeconds.startTimer();
-      await this.#retry(signal, () =>
+      await this.#retry(signal, 'writing identities', () =>
         this.#options.catalog.writeIdentities(prepared.identityColumns, block.columns.count),
       );
-      await this.#retry(signal, () => store.insertBlock('flows', prepared.rows, token));
+      await this.#retry(signal, 'writing flows', () => store.insertBlock('flows', prepared.rows, token));
       stopTimer();
     }
-    await this.#retry(signal, () =>
+    await this.#retry(signal, 'writing the ledger', () =>
       store.insertRows(
         'batches',
         block.ledger.map((entry) => ledgerRow(at, entry)),
@@ -193,7 +159,7 @@ export class BlockWriter {
         'batch refused, kept in flows.dead',
       );
     }
-    await this.#retry(signal, () =>
+    await this.#retry(signal, 'keeping dead batches', () =>
       this.#options.bus.append(
         topics.dead,
         dead.map(({ message, cause, detail }) => ({
@@ -205,8 +171,8 @@ export class BlockWriter {
     );
   }
 
-  async #retry(signal: AbortSignal, work: () => Promise<void>): Promise<void> {
-    await retried(signal, this.#options.log, work, () => this.#options.metrics.insertRetries.inc());
+  async #retry(signal: AbortSignal, what: string, work: () => Promise<void>): Promise<void> {
+    await retried(signal, this.#options.log, what, work, () => this.#options.metrics.insertRetries.inc());
   }
 
   #count(block: BlockBuilder): void {
