@@ -58,7 +58,7 @@ function codedError(
 const serverMessage = /Code: (\d+)\. [\s\S]*?Exception: ([\s\S]*)$/;
 const errorName = /\(([A-Z][A-Z0-9_]{2,})\)(?=\s*(?:\(version|$))/;
 
-/** The error for what the server answered with: its own code decides, the HTTP status only where it gives none. */
+/** The error for what the server answered with: its own code decides, the HTTP status (0: not known) where it gives none. */
 export function serverError(
   text: string,
   status: number,
@@ -71,15 +71,16 @@ export function serverError(
     const message = name === null ? rest : rest.slice(0, name.index);
     return codedError(Number(match[1]), name?.[1] ?? `CODE_${match[1]}`, message, doing);
   }
-  const message = `${doing}: HTTP ${status}: ${shorten(text)}`;
-  const isRefusal = status >= 400 && status < 500 && status !== 408 && status !== 429;
-  return isRefusal
-    ? new StoreRefusedError(`HTTP_${status}`, message)
-    : new StoreUnavailableError(`HTTP_${status}`, message);
+  const message = status === 0 ? `${doing}: ${shorten(text)}` : `${doing}: HTTP ${status}: ${shorten(text)}`;
+  const isRefusal = status < 500 && status !== 408 && status !== 429;
+  const name = status === 0 ? 'UNKNOWN' : `HTTP_${status}`;
+  return isRefusal ? new StoreRefusedError(name, message) : new StoreUnavailableError(name, message);
 }
 
-function socketCode(error: Error): string {
-  return 'code' in error && typeof error.code === 'string' ? error.code : 'NETWORK';
+/** `ECONNREFUSED` and the like; the client's own timeout has no code. */
+function socketCode(error: Error): string | null {
+  if ('code' in error && typeof error.code === 'string') return error.code;
+  return error.message === 'Timeout error.' ? 'TIMEOUT' : null;
 }
 
 /** The error for whatever a request threw: the server's own words, or a network that failed. */
@@ -92,13 +93,10 @@ export function storeError(
   if (!(error instanceof Error))
     return new StoreRefusedError('UNKNOWN', `${doing}: ${shorten(String(error))}`);
   if (error instanceof ClickHouseError) {
-    return serverError(
-      `Code: ${error.code}. DB::Exception: ${error.message} (${error.type ?? 'UNKNOWN'})`,
-      0,
-      doing,
-    );
+    return codedError(Number(error.code), error.type ?? `CODE_${error.code}`, error.message, doing);
   }
   const code = socketCode(error);
+  if (code === null) return serverError(error.message, 0, doing);
   const cause = shorten(error.message) || code;
   return new StoreUnavailableError(code, `${doing}: ClickHouse at ${url} can't be reached: ${cause}`, {
     cause: error,

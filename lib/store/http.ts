@@ -119,5 +119,10 @@ export async function sendInsert(
 
 /** Sends a statement without a result and waits until it is done. */
 export async function sendStatement(target: HttpTarget, statement: string): Promise<void> {
-  await post(target, {}, [Buffer.from(statement)], statement.slice(0, statementLimit));
+  await post(
+    target,
+    {},
+    [Buffer.from(statement)],
+    statement.slice(0, statementLimit).split('\n', 1)[0] ?? '',
+  );
 }

@@ -61,9 +61,10 @@ function quoteText(text: string): string {
   return `'${text.replace(/[\\']/g, '\\$&')}'`;
 }
 
-/** Puts in what a file leaves to the installation: the account with which dictionaries read their tables. */
+/** Puts in what a file leaves to the installation: the database, and the account with which dictionaries read it. */
 function renderStatement(statement: string, config: StoreConfig): string {
   return statement
+    .replaceAll('{database}', config.database)
     .replaceAll("'{username}'", quoteText(config.username))
     .replaceAll("'{password}'", quoteText(config.password));
 }

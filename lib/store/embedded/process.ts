@@ -9,6 +9,7 @@ import { dirname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { arrayConstructor, DataType, load, open } from 'ffi-rs';
 import { type ServerOptions, serverConfig, serverPaths, usersConfig } from './configuration.ts';
+import { confineTo } from './confine.ts';
 import { describeInstance, tryLock, writeInstance } from './lock.ts';
 
 export interface ProcessOptions extends ServerOptions {
@@ -17,7 +18,12 @@ export interface ProcessOptions extends ServerOptions {
 
 /** What the process says before the server has its thread. */
 export type Announcement =
-  | { readonly kind: 'starting'; readonly httpPort: number; readonly tcpPort: number }
+  | {
+      readonly kind: 'starting';
+      readonly httpPort: number;
+      readonly tcpPort: number;
+      readonly confined: boolean;
+    }
   | { readonly kind: 'refused'; readonly message: string };
 
 /** Marks the statement that keeps the server up, so that stopping finds it. */
@@ -80,7 +86,6 @@ function serve(options: ProcessOptions): void {
     '--query',
     hold.join('; '),
   ];
-  open({ library: 'chdb', path: options.library });
   load({
     library: 'chdb',
     funcName: 'chdb_query_cmdline',
@@ -113,7 +118,9 @@ async function main(wanted: ProcessOptions): Promise<number> {
   const { httpPort, tcpPort } = options;
   writeInstance(paths.instance, { pid: process.pid, httpPort, tcpPort, startedAt: new Date().toISOString() });
   dieWithParent();
-  announce({ kind: 'starting', httpPort, tcpPort });
+  open({ library: 'chdb', path: options.library });
+  const confined = confineTo(options.folder);
+  announce({ kind: 'starting', httpPort, tcpPort, confined });
   serve(options);
   lock.release();
   return 0;

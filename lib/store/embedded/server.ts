@@ -44,6 +44,7 @@ export class EmbeddedStoreError extends Error {
 const startLimitMs = 60_000;
 const stopLimitMs = 2_500;
 const requestLimitMs = 1_000;
+const refreshIntervalMs = 3_000;
 const pollMs = 25;
 /** What is kept of stderr for the message about a death, in characters. */
 const tailLimit = 2_000;
@@ -90,6 +91,8 @@ function spawnServer(options: EmbeddedOptions): ChildProcess {
       stdio: ['pipe', 'pipe', 'pipe'],
       // A group of its own: Ctrl-C must reach it last, after those who write to it. It dies with its parent by stdin.
       detached: true,
+      // Nothing of the environment, which may hold secrets of others, can be read from inside.
+      env: { TZ: 'UTC' },
     },
   );
 }
@@ -125,6 +128,20 @@ async function requestOnce(url: string, method: 'GET' | 'POST', body: string): P
 async function askToStop(url: string): Promise<void> {
   const sql = `KILL QUERY WHERE query LIKE '%${holdMarker}%' AND query NOT LIKE 'KILL QUERY%' ASYNC`;
   await requestOnce(url, 'POST', sql);
+}
+
+/** Loads what is new into the dictionaries, which this form of ClickHouse doesn't do by itself; until the server has ended. */
+async function refreshDictionaries(url: string, exited: Promise<string>): Promise<void> {
+  let isUp = true;
+  const wait = new AbortController();
+  void exited.then(() => {
+    isUp = false;
+    wait.abort();
+  });
+  while (isUp) {
+    await requestOnce(url, 'POST', 'SYSTEM RELOAD DICTIONARIES');
+    await delay(refreshIntervalMs, undefined, { ref: false, signal: wait.signal }).catch(() => undefined);
+  }
 }
 
 function watchExit(child: ChildProcess): { exited: Promise<string>; hasExited: () => boolean } {
@@ -165,7 +182,13 @@ export async function startEmbeddedServer(options: EmbeddedOptions): Promise<Emb
     await kill();
     throw new EmbeddedStoreError(announcement === null ? await exited : announcement.message);
   }
-  const { httpPort, tcpPort } = announcement;
+  const { httpPort, tcpPort, confined } = announcement;
+  const { log } = options;
+  if (!confined) {
+    log.warn(
+      'this kernel has no Landlock: SQL of people can read files that this user can, by the function file()',
+    );
+  }
   const url = `http://127.0.0.1:${httpPort}`;
   const deadline = performance.now() + startLimitMs;
   while ((await requestOnce(`${url}/ping`, 'GET', '')) !== 200) {
@@ -178,8 +201,8 @@ export async function startEmbeddedServer(options: EmbeddedOptions): Promise<Emb
     }
     await delay(pollMs);
   }
-  const { log } = options;
   log.info({ url, tcpPort, pid: child.pid }, 'the embedded ClickHouse answers');
+  void refreshDictionaries(url, exited);
   return {
     url,
     httpPort,
