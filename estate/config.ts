@@ -116,7 +116,7 @@ export const DemoConfig = Type.Object(
       description: 'Flows reported a second, at the mean of the day.',
     }),
     intervalMs: Type.Integer({
-      default: 5000,
+      default: 10_000,
       minimum: 1000,
       maximum: 60_000,
       multipleOf: quantumMs,
@@ -140,7 +140,11 @@ export const DemoConfig = Type.Object(
       description: 'How long an ended pod stays in the inventory topic, ms.',
     }),
     ingestUrl: Type.String({ default: 'http://127.0.0.1:8089', description: 'Base URL of ingest.' }),
-    ingestToken: Type.String({ default: '', description: 'Bearer token of the simulated agents.' }),
+    ingestToken: Type.String({
+      default: '',
+      secret: true,
+      description: 'Bearer token of the simulated agents; empty: none.',
+    }),
     laneCount: Type.Integer({
       default: 8,
       minimum: 1,

@@ -1,0 +1,146 @@
+/** What earlier runs have left in the topics, as far as a new run has to know it. */
+import { hash } from 'node:crypto';
+import type { Bus, BusMessage } from '../lib/bus/bus.ts';
+import type { InventoryEvent } from '../schemas/inventory-event.ts';
+import type { PolicyDocument } from '../schemas/policy.ts';
+import { topics } from '../schemas/topics.ts';
+import { bornMs } from './config.ts';
+import type { AdoptedPod } from './index.ts';
+import { readUid } from './uids.ts';
+
+/** Something that has ended and stays in the topic for a while. */
+export interface EndedEntity {
+  readonly key: string;
+  readonly endMs: number;
+}
+
+export interface InventoryMemory {
+  /** Digest of the newest value of each key. */
+  readonly digests: Map<string, string>;
+  /** Pods of this world, one entry for each slot that ever had a published pod. */
+  readonly adopted: AdoptedPod[];
+  /** Living workloads and services of worlds of another seed or size. */
+  readonly foreign: InventoryEvent[];
+  readonly ended: EndedEntity[];
+}
+
+export function digest(value: Uint8Array): string {
+  return hash('sha1', value, 'base64');
+}
+
+/** Reads a topic as it is now. */
+export async function readTopic(
+  bus: Bus,
+  topic: string,
+  onMessage: (message: BusMessage) => void,
+): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const tail = await bus.tail({
+    topic,
+    onMessages: (_, messages) => messages.forEach(onMessage),
+    onCaughtUp: resolve,
+    onError: reject,
+  });
+  try {
+    await promise;
+  } finally {
+    await tail.close();
+  }
+}
+
+function endOf(event: InventoryEvent): number | null {
+  return event.type === 'workload' || event.type === 'service' ? (event.untilMs ?? null) : null;
+}
+
+/** When something ended in the course of a run, or null: what ended before all runs is part of the world. */
+export function runEndOf(event: InventoryEvent): number | null {
+  const endMs = endOf(event);
+  return endMs !== null && endMs > bornMs ? endMs : null;
+}
+
+/** Collects what the inventory topic says about estates; messages in topic order. */
+export function makeInventoryReader(worldTag: number): {
+  take(message: BusMessage): void;
+  result(): InventoryMemory;
+} {
+  const digests = new Map<string, string>();
+  const values = new Map<string, Uint8Array>();
+  return {
+    take({ key, value }) {
+      if (key === null) return;
+      if (value === null) {
+        digests.delete(key);
+        values.delete(key);
+        return;
+      }
+      digests.set(key, digest(value));
+      // Only uids of ours need a look inside.
+      if (readUid(key.slice(key.lastIndexOf('/') + 1)) !== null) values.set(key, value);
+    },
+    result() {
+      const slots = new Map<number, AdoptedPod>();
+      const foreign: InventoryEvent[] = [];
+      const ended: EndedEntity[] = [];
+      for (const [key, value] of values) {
+        const event = JSON.parse(Buffer.from(value).toString('utf8')) as InventoryEvent;
+        const uid = readUid(key.slice(key.lastIndexOf('/') + 1));
+        if (uid === null) continue;
+        const endMs = endOf(event);
+        const runEndMs = runEndOf(event);
+        if (runEndMs !== null) ended.push({ key, endMs: runEndMs });
+        if (uid.world !== worldTag) {
+          if (endMs === null) foreign.push(event);
+          continue;
+        }
+        if (uid.kind !== 'pod' || event.type !== 'workload') continue;
+        const before = slots.get(uid.place);
+        const [address] = event.addresses;
+        const alive =
+          endMs === null && address !== undefined ? { address: address.ip, sinceMs: event.sinceMs } : null;
+        slots.set(uid.place, {
+          slot: uid.place,
+          generation: Math.max(uid.generation, before?.generation ?? 0),
+          alive: alive ?? before?.alive ?? null,
+        });
+      }
+      ended.sort((a, b) => a.endMs - b.endMs);
+      return { digests, adopted: [...slots.values()], foreign, ended };
+    },
+  };
+}
+
+/** The event that says a foreign workload or service has ended. */
+export function endedEvent(event: InventoryEvent, untilMs: number): InventoryEvent {
+  if (event.type !== 'workload' && event.type !== 'service') return event;
+  const end = Math.max(untilMs, event.sinceMs);
+  return {
+    ...event,
+    untilMs: end,
+    addresses: event.addresses.map((address) => ({ ...address, untilMs: address.untilMs ?? end })),
+  };
+}
+
+/**
+ * The policy to publish, or null where the one in force stays: somebody else's always does, and the estate's own where it
+ * says the same.
+ */
+export function nextPolicy(inForce: PolicyDocument | null, wanted: PolicyDocument): PolicyDocument | null {
+  if (inForce === null) return wanted;
+  if (inForce.author !== wanted.author) return null;
+  const content = ({ version: _, appliedMs: __, ...rest }: PolicyDocument): string => JSON.stringify(rest);
+  return content(inForce) === content(wanted) ? null : { ...wanted, version: inForce.version + 1 };
+}
+
+/** Reads both topics of the state. */
+export async function readMemory(
+  bus: Bus,
+  worldTag: number,
+): Promise<{ inventory: InventoryMemory; policy: PolicyDocument | null }> {
+  const reader = makeInventoryReader(worldTag);
+  await readTopic(bus, topics.inventory, (message) => reader.take(message));
+  let policy: PolicyDocument | null = null;
+  await readTopic(bus, topics.policy, ({ value }) => {
+    policy = value === null ? null : (JSON.parse(Buffer.from(value).toString('utf8')) as PolicyDocument);
+  });
+  return { inventory: reader.result(), policy };
+}

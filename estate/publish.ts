@@ -1,0 +1,98 @@
+/** Publishes inventory events, in chunks, only what the topic does not say already, and buries what has long ended. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import type { Bus, OutgoingMessage } from '../lib/bus/bus.ts';
+import { rateLimited } from '../lib/bus/reporter.ts';
+import { inventoryKey } from '../lib/inventory/events.ts';
+import { backoffMs } from '../lib/runtime/backoff.ts';
+import type { InventoryEvent } from '../schemas/inventory-event.ts';
+import { topics } from '../schemas/topics.ts';
+import { digest, type EndedEntity, runEndOf } from './memory.ts';
+import type { DemoMetrics } from './metrics.ts';
+
+/** Messages in one append. */
+const chunkLength = 1000;
+const backoff = { initialMs: 250, maxMs: 5000 };
+
+export interface PublisherOptions {
+  readonly bus: Bus;
+  readonly log: Logger;
+  readonly metrics: DemoMetrics;
+  readonly signal: AbortSignal;
+  /** What the topic says at the beginning; emptied of what is published anew. */
+  readonly digests: Map<string, string>;
+  readonly ended: readonly EndedEntity[];
+  /** How long what has ended stays on the topic, ms. */
+  readonly historyMs: number;
+}
+
+export class Publisher {
+  readonly #options: PublisherOptions;
+  readonly #report: (error: unknown) => void;
+  /** In the order of their ends. */
+  readonly #ended: EndedEntity[];
+
+  constructor(options: PublisherOptions) {
+    this.#options = options;
+    this.#ended = [...options.ended];
+    this.#report = rateLimited((error) =>
+      options.log.warn({ err: error }, 'inventory cannot be published yet'),
+    );
+  }
+
+  /** Appends until it is durable or the process shall end. */
+  async append(topic: string, messages: readonly OutgoingMessage[]): Promise<void> {
+    const { bus, signal, metrics } = this.#options;
+    for (let failureCount = 1; !signal.aborted; failureCount++) {
+      try {
+        await bus.append(topic, messages);
+        if (topic === topics.inventory) metrics.inventory.inc(messages.length);
+        return;
+      } catch (error) {
+        if (signal.aborted) return;
+        this.#report(error);
+        await sleep(backoffMs(failureCount, backoff), undefined, { signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  /** Publishes those of the events that the topic does not hold as they are. Returns how many those were. */
+  async publish(events: Iterable<InventoryEvent>): Promise<number> {
+    let chunk: OutgoingMessage[] = [];
+    let count = 0;
+    for (const event of events) {
+      if (this.#options.signal.aborted) return count;
+      const key = inventoryKey(event);
+      const value = Buffer.from(JSON.stringify(event), 'utf8');
+      const before = this.#options.digests.get(key);
+      if (before !== undefined) {
+        this.#options.digests.delete(key);
+        if (before === digest(value)) continue;
+      }
+      const endMs = runEndOf(event);
+      if (endMs !== null) this.#ended.push({ key, endMs });
+      chunk.push({ key, value });
+      if (chunk.length < chunkLength) continue;
+      count += chunk.length;
+      await this.append(topics.inventory, chunk);
+      chunk = [];
+    }
+    if (chunk.length > 0) await this.append(topics.inventory, chunk);
+    return count + chunk.length;
+  }
+
+  /** Removes from the topic what ended longer ago than the history goes back. */
+  async bury(nowMs: number): Promise<void> {
+    const due: OutgoingMessage[] = [];
+    for (
+      let first = this.#ended[0];
+      first !== undefined && due.length < chunkLength;
+      first = this.#ended[0]
+    ) {
+      if (first.endMs > nowMs - this.#options.historyMs) break;
+      this.#ended.shift();
+      due.push({ key: first.key, value: null });
+    }
+    if (due.length > 0) await this.append(topics.inventory, due);
+  }
+}
