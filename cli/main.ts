@@ -5,6 +5,7 @@ import { parseSetFlag } from '../lib/runtime/config-sources.ts';
 import { exitCodes, OperatorError } from '../lib/runtime/exit.ts';
 import { register as registerAsk } from './ask/register.ts';
 import { register as registerConfig } from './commands/config.ts';
+import { register as registerDoctor } from './commands/doctor.ts';
 import { register as registerRules } from './commands/rules.ts';
 import { register as registerServices } from './commands/services.ts';
 import { register as registerUp } from './commands/up.ts';
@@ -95,8 +96,9 @@ export async function main(argv: readonly string[]): Promise<number> {
     registerUp(program, dependencies);
     registerServices(program, dependencies);
     registerAsk(program, dependencies);
-    registerConfig(program, dependencies);
     registerRules(program, dependencies);
+    registerDoctor(program, dependencies);
+    registerConfig(program, dependencies);
     await program.parseAsync([...argv], { from: 'user' });
     return exitCode;
   } catch (error) {

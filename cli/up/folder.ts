@@ -87,7 +87,8 @@ export function holdFolder(dataDir: string): FolderLock {
   return lock;
 }
 
-function readToken(path: string): string | undefined {
+/** The first token of a tokens file; `undefined` when there is no such file. */
+export function readToken(path: string): string | undefined {
   let text: string;
   try {
     text = readFileSync(path, 'utf8');

@@ -31,13 +31,14 @@ export function keepsTokens(config: AllConfig): boolean {
   return config.ingest.tokensFile === '';
 }
 
-function requiredPorts(config: AllConfig, embeddedStore: boolean): ListenPurpose[] {
+/** Ports that must be free before `up` starts. */
+export function requiredPorts(config: AllConfig): ListenPurpose[] {
   const { query, ingest, store } = config;
   const ports = [
     { host: query.host, port: query.port, who: 'query (the page and the API)', option: 'query.port' },
     { host: ingest.host, port: ingest.port, who: 'ingest (flows from agents)', option: 'ingest.port' },
   ];
-  if (embeddedStore) {
+  if (config.store.url === '') {
     const { httpPort, tcpPort } = store.embedded;
     ports.push(
       {
@@ -125,5 +126,5 @@ export function planUp(input: PlanInput): UpPlan {
         ]
       : []),
   ];
-  return { processes, ports: requiredPorts(config, embeddedStore), demo };
+  return { processes, ports: requiredPorts(config), demo };
 }
