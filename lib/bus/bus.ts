@@ -45,24 +45,39 @@ export interface TopicSpec {
 
 /**
  * Receives the partitions of a group member. Calls for one partition never overlap; a promise that is not yet
- * settled holds back further messages of that partition (back-pressure) and nothing else.
+ * settled holds back further messages of that partition (back-pressure) and nothing else. A rejection is told to
+ * `onError`; the partition is then revoked and, after a pause, assigned anew from what was committed.
  */
 export interface PartitionHandler {
   /**
-   * The partition is now this member's. Returns the offset to start at; to go on where the group stood,
+   * The partition is now this member's, until {@link revoked}; `lease` is this holding of it. Returns the offset to start at; to go on where the group stood,
    * return `committed.offset` (`null`: nothing was ever committed; the earliest offset is `earliest`).
    */
-  assigned(at: TopicPartition, committed: Committed | null, earliest: number): Promise<number>;
+  assigned(
+    at: TopicPartition,
+    committed: Committed | null,
+    earliest: number,
+    lease: PartitionLease,
+  ): Promise<number>;
   /** Messages in offset order, never empty. Offsets may have holes (compaction, transactions). */
   messages(at: TopicPartition, messages: readonly BusMessage[]): Promise<void>;
   /** The partition is lost; commits for it will be refused with {@link FencedError}. Must not throw. */
   revoked(at: TopicPartition): void;
 }
 
+/**
+ * One holding of a partition, from `assigned` to `revoked`. A partition may be lost and come back to the same member:
+ * work that was begun under the earlier holding then has to commit through that one's lease, which refuses.
+ */
+export interface PartitionLease {
+  /** As {@link Subscription.commit}, and rejects with {@link FencedError} also when this holding has ended. */
+  commit(committed: Committed): Promise<void>;
+}
+
 export interface Subscription {
   /**
    * Durable when it resolves. Rejects with {@link FencedError} when the partition now belongs to another member.
-   * `committed.offset` is the next offset to read.
+   * `committed.offset` is the next offset to read; `committed.metadata` holds at most 4096 bytes.
    */
   commit(at: TopicPartition, committed: Committed): Promise<void>;
   /** Leaves the group in an orderly way (others take over at once). */

@@ -6,6 +6,7 @@ import type {
   Committed,
   OutgoingMessage,
   PartitionHandler,
+  PartitionLease,
   Subscription,
   TopicPartition,
   TopicSpec,
@@ -71,6 +72,8 @@ export class RecordingMember implements PartitionHandler {
   readonly assignments: { partition: number; committed: Committed | null; earliest: number }[] = [];
   readonly revocations: number[] = [];
   readonly held = new Set<number>();
+  /** Of each partition, what it was held by, in order. */
+  readonly leases = new Map<number, PartitionLease[]>();
   readonly errors: Error[] = [];
   overlapCount = 0;
   largestCallBytes = 0;
@@ -96,7 +99,13 @@ export class RecordingMember implements PartitionHandler {
     return this;
   }
 
-  async assigned(at: TopicPartition, committed: Committed | null, earliest: number): Promise<number> {
+  async assigned(
+    at: TopicPartition,
+    committed: Committed | null,
+    earliest: number,
+    lease: PartitionLease,
+  ): Promise<number> {
+    this.leases.set(at.partition, [...(this.leases.get(at.partition) ?? []), lease]);
     this.assignments.push({ partition: at.partition, committed, earliest });
     this.held.add(at.partition);
     return this.startAt(at, committed, earliest);

@@ -240,6 +240,26 @@ function groupTests({ bus, open }: Parts): void {
     await assert.rejects(first.commit(topic, 0, 9), FencedError);
   });
 
+  test('a partition that was lost and came back does not take commits of its earlier holding', async () => {
+    const topic = await makeTopic(bus());
+    const group = makeGroup();
+    const first = await new RecordingMember().join(bus(), group, topic);
+    await until('the first has all', () => first.held.size === partitionCount);
+    const second = await new RecordingMember().join(await open(), group, topic);
+    await until('each has two', () => first.held.size === 2 && second.held.size === 2);
+    await second.leave();
+    await until('the first has all again', () => first.held.size === partitionCount);
+    for (const partition of new Set(first.revocations)) {
+      const [earlier, present] = first.leases.get(partition) ?? [];
+      assert.ok(earlier && present);
+      await present.commit({ offset: 2, metadata: 'present' });
+      await assert.rejects(earlier.commit({ offset: 1, metadata: 'earlier' }), FencedError);
+      const { committed } = (await bus().positions(topic, group))[partition] ?? {};
+      assert.deepEqual(committed, { offset: 2, metadata: 'present' });
+    }
+    await first.leave();
+  });
+
   test('a handler that fails gets its partition anew, from what was committed', async () => {
     const topic = await makeTopic(bus(), { partitionCount: 1 });
     await bus().append(topic, [outgoing('k', 'a'), outgoing('k', 'b'), outgoing('k', 'c')]);

@@ -1,6 +1,6 @@
 /** One partition while a group member holds it: asks where to begin, then carries messages until it is revoked. */
 import { Backoff } from '../backoff.ts';
-import type { PartitionHandler } from '../bus.ts';
+import { type Committed, FencedError, type PartitionHandler } from '../bus.ts';
 import type { Report } from '../reporter.ts';
 import type { Holding } from './membership.ts';
 import type { Offsets } from './offsets.ts';
@@ -15,6 +15,7 @@ export interface LeaseOptions {
   readonly reader: Reader;
   readonly offsets: Offsets;
   readonly report: Report;
+  readonly commit: (holding: Holding, committed: Committed) => Promise<void>;
   /** Resolves when an earlier lease of the same partition in this process has ended its last call. */
   readonly after: Promise<void>;
 }
@@ -26,6 +27,8 @@ export class Lease {
   readonly #done: Promise<void>;
   #pump: Pump | undefined;
   #told = false;
+  /** Aborted when what was assigned last is revoked. */
+  #assigned: AbortController | undefined;
 
   constructor(options: LeaseOptions) {
     this.#options = options;
@@ -49,6 +52,7 @@ export class Lease {
   #tellRevoked(): void {
     if (!this.#told) return;
     this.#told = false;
+    this.#assigned?.abort();
     try {
       this.#options.handler.revoked(this.holding.at);
     } catch (error) {
@@ -80,7 +84,14 @@ export class Lease {
     const committed = offsets.committed(group, partitionId);
     const { earliest } = reader.bounds(partitionId);
     this.#told = true;
-    return handler.assigned(at, committed, earliest);
+    const ended = new AbortController();
+    this.#assigned = ended;
+    const commit = async (committed: Committed): Promise<void> => {
+      if (ended.signal.aborted)
+        throw new FencedError(`this holding of ${at.topic}/${at.partition} has ended`);
+      await this.#options.commit(this.holding, committed);
+    };
+    return handler.assigned(at, committed, earliest, { commit });
   }
 
   async #carry(offset: number, backoff: Backoff): Promise<void> {

@@ -69,15 +69,19 @@ export class EmbeddedSubscription implements Subscription {
   }
 
   async commit(at: TopicPartition, committed: Committed): Promise<void> {
-    checkMetadata(committed.metadata);
     const lease = this.#leases.get(partitionKey(at));
     if (lease === undefined || this.#closing !== undefined) {
       throw new FencedError(
         `${at.topic}/${at.partition} is not held by this member of ${this.#options.group}`,
       );
     }
+    await this.#commit(lease.holding, committed);
+  }
+
+  async #commit(holding: Holding, committed: Committed): Promise<void> {
+    checkMetadata(committed.metadata);
     await write(this.#parts.offsetDatabase, this.#parts.lockTimeoutMs, () =>
-      this.#offsets.commit(this.#options.group, this.#membership.id, lease.holding, committed),
+      this.#offsets.commit(this.#options.group, this.#membership.id, holding, committed),
     );
   }
 
@@ -156,6 +160,7 @@ export class EmbeddedSubscription implements Subscription {
       reader: this.#parts.reader,
       offsets: this.#offsets,
       report: this.#report,
+      commit: (held, committed) => this.#commit(held, committed),
       after: this.#ending.get(key) ?? Promise.resolve(),
     });
   }

@@ -63,11 +63,11 @@ export class KafkaSubscription implements Subscription {
   }
 
   async commit(at: TopicPartition, committed: Committed): Promise<void> {
-    checkMetadata(committed.metadata);
     const lease = this.#leases.get(partitionKey(at));
     if (lease === undefined || this.#closing !== undefined) {
       throw new FencedError(`${partitionKey(at)} is not held by this member of ${this.#options.group}`);
     }
+    checkMetadata(committed.metadata);
     await this.#member.commit(at, committed, lease.revoked.signal);
   }
 
@@ -118,10 +118,10 @@ export class KafkaSubscription implements Subscription {
     const { committed, earliest } = await this.#member.committed(at, signal);
     if (signal.aborted) return;
     const { handler } = this.#options;
-    let told = true;
+    const ended = new AbortController();
     const tellRevoked = (): void => {
-      if (!told) return;
-      told = false;
+      if (ended.signal.aborted) return;
+      ended.abort();
       try {
         handler.revoked(at);
       } catch (error) {
@@ -130,7 +130,12 @@ export class KafkaSubscription implements Subscription {
     };
     signal.addEventListener('abort', tellRevoked, { once: true });
     try {
-      const offset = await handler.assigned(at, committed, earliest);
+      const offset = await handler.assigned(at, committed, earliest, {
+        commit: async (next) => {
+          checkMetadata(next.metadata);
+          await this.#member.commit(at, next, ended.signal);
+        },
+      });
       if (!signal.aborted) await this.#carry(at, offset, signal, backoff);
     } finally {
       signal.removeEventListener('abort', tellRevoked);
