@@ -279,14 +279,15 @@ HAVING flow_count > 0`,
   };
 }
 
-async function findWorkloads(store: Store, ids: readonly string[]): Promise<Map<string, WorkloadName>> {
-  const known = ids.filter((id) => id !== '0');
-  if (known.length === 0) return new Map();
+async function findWorkloads(
+  store: Store,
+  ids: readonly [string, string],
+): Promise<Map<string, WorkloadName>> {
   const rows = await store.query<WorkloadName>(
     `SELECT toString(w.id) AS id, toString(anyLast(w.kind)) AS kind, anyLast(w.name) AS name,
     toString(anyLast(w.namespace)) AS namespace, toString(anyLast(w.node)) AS node
-FROM workloads AS w WHERE w.id IN {ids:Array(UInt64)} GROUP BY w.id`,
-    { ids: known },
+FROM workloads AS w WHERE w.id IN ({source:UInt64}, {destination:UInt64}) AND w.id != 0 GROUP BY w.id`,
+    { source: ids[0], destination: ids[1] },
   );
   return new Map(rows.map((row) => [row.id, row]));
 }

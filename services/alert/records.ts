@@ -37,6 +37,11 @@ interface Row {
 
 const maxErrorLength = 500;
 
+/** DateTime64(3) as ClickHouse reads it from JSON: seconds with three decimals, in a string. */
+function storeTime(ms: number): string {
+  return (ms / 1000).toFixed(3);
+}
+
 /** Writes all rows at once: either all are there or none. */
 export async function writeRecords(store: Store, records: readonly AlertRecord[]): Promise<void> {
   await store.insertRows(
@@ -44,13 +49,13 @@ export async function writeRecords(store: Store, records: readonly AlertRecord[]
     records.map((record) => ({
       id: record.id,
       edge: record.edge,
-      created: record.createdMs / 1000,
+      created: storeTime(record.createdMs),
       state: record.state,
       attempts: record.attempts,
       last_error: record.lastError.slice(0, maxErrorLength),
       receiver: record.receiver,
       payload: record.payload,
-      updated_at: record.updatedMs / 1000,
+      updated_at: storeTime(record.updatedMs),
     })),
   );
 }

@@ -6,11 +6,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { hash64 } from '../../lib/inventory/ids.ts';
 import type { Readiness } from '../../lib/runtime/service.ts';
-import type { Store } from '../../lib/store/store.ts';
+import { type Store, StoreRefusedError } from '../../lib/store/store.ts';
 import { Allowance } from './allowance.ts';
 import type { AlertConfig } from './config.ts';
 import type { Delivery } from './delivery.ts';
-import { findEvidence, findNewEdges, type NewEdge } from './edges.ts';
+import { type Evidence, findEvidence, findNewEdges, type NewEdge } from './edges.ts';
 import { makeConnectionEvent, makeSummaryEvent, messageIdOf, severities, severityOf } from './event.ts';
 import type { AlertMetrics } from './metrics.ts';
 import { type AlertRecord, readStanding, writeRecords } from './records.ts';
@@ -115,7 +115,7 @@ export class Watcher {
     const maySummarise = performance.now() - this.#summaryAtMs >= config.summaryIntervalMs;
     const records: AlertRecord[] = [];
     for (const edge of own) {
-      const event = makeConnectionEvent(edge, await findEvidence(store, edge), createdMs, config.baseUrl);
+      const event = makeConnectionEvent(edge, await this.#evidenceOf(edge), createdMs, config.baseUrl);
       records.push(...this.#recordsOf(messageIdOf(edge.edge), edge.edge, JSON.stringify(event), createdMs));
     }
     if (rest.length > 0 && maySummarise) records.push(...this.#summarise(rest, createdMs));
@@ -139,6 +139,17 @@ export class Watcher {
       );
     }
     return maySummarise ? [] : rest;
+  }
+
+  /** An alert without its sample is better than none. */
+  async #evidenceOf(edge: NewEdge): Promise<Evidence | null> {
+    try {
+      return await findEvidence(this.#parts.store, edge);
+    } catch (error) {
+      if (!(error instanceof StoreRefusedError)) throw error;
+      this.#parts.log.error({ err: error, edge: edge.edge }, 'an alert goes without its sample of flows');
+      return null;
+    }
   }
 
   #recordsOf(id: string, edge: string, payload: string, createdMs: number): AlertRecord[] {
