@@ -20,13 +20,12 @@ export interface RebuildOptions {
   readonly signal: AbortSignal;
 }
 
-async function readTopic(options: RebuildOptions): Promise<void> {
-  const { bus, topicSpecs, restore, owners, onBusState, signal } = options;
-  await bus.ensureTopics(topicSpecs);
+async function readTopic(options: RebuildOptions, aborted: Promise<never>): Promise<void> {
+  const { bus, topicSpecs, restore, owners, onBusState } = options;
   const caughtUp = Promise.withResolvers<void>();
-  const onAbort = (): void => caughtUp.reject(signal.reason);
-  signal.addEventListener('abort', onAbort, { once: true });
-  const tail = await bus.tail({
+  // A bus that is away may keep these waiting for ever, which must not keep the process from ending.
+  await Promise.race([bus.ensureTopics(topicSpecs), aborted]);
+  const opening = bus.tail({
     topic: topics.inventory,
     onMessages: (_partition, messages) => {
       for (const message of messages) {
@@ -39,10 +38,10 @@ async function readTopic(options: RebuildOptions): Promise<void> {
     onCaughtUp: caughtUp.resolve,
     onError: (error) => onBusState(`the inventory topic cannot be read: ${error.message}`),
   });
+  const tail = await Promise.race([opening, aborted]);
   try {
-    await caughtUp.promise;
+    await Promise.race([caughtUp.promise, aborted]);
   } finally {
-    signal.removeEventListener('abort', onAbort);
     await tail.close();
   }
 }
@@ -50,9 +49,13 @@ async function readTopic(options: RebuildOptions): Promise<void> {
 /** Resolves when all that was on the topic has been restored; tries for ever while the bus is away. Rejects on abort. */
 export async function rebuild(options: RebuildOptions): Promise<void> {
   const { onBusState, log, maxRetryDelayMs, signal } = options;
+  const abort = Promise.withResolvers<never>();
+  abort.promise.catch(() => undefined);
+  signal.addEventListener('abort', () => abort.reject(signal.reason), { once: true });
   for (let failureCount = 1; ; failureCount++) {
     try {
-      await readTopic(options);
+      signal.throwIfAborted();
+      await readTopic(options, abort.promise);
       onBusState(true);
       return;
     } catch (error) {
