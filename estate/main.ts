@@ -41,13 +41,13 @@ export const service = defineService({
       );
       if (memory === null) return;
       const estate = resumeEstate(demo, memory.inventory, Date.now());
-      const { digests, ended } = memory.inventory;
+      const { values, ended } = memory.inventory;
       const publisher = new Publisher({
         bus,
         log,
         metrics,
         signal,
-        digests,
+        values,
         ended,
         historyMs: demo.historyMs,
       });

@@ -1,5 +1,4 @@
 /** What earlier runs have left in the topics, as far as a new run has to know it. */
-import { hash } from 'node:crypto';
 import type { Bus, BusMessage } from '../lib/bus/bus.ts';
 import type { InventoryEvent } from '../schemas/inventory-event.ts';
 import type { PolicyDocument } from '../schemas/policy.ts';
@@ -15,17 +14,13 @@ export interface EndedEntity {
 }
 
 export interface InventoryMemory {
-  /** Digest of the newest value of each key. */
-  readonly digests: Map<string, string>;
+  /** The newest value of each key. */
+  readonly values: Map<string, Uint8Array>;
   /** Pods of this world, one entry for each slot that ever had a published pod. */
   readonly adopted: AdoptedPod[];
   /** Living workloads and services of worlds of another seed or size. */
   readonly foreign: InventoryEvent[];
   readonly ended: EndedEntity[];
-}
-
-export function digest(value: Uint8Array): string {
-  return hash('sha1', value, 'base64');
 }
 
 /** Reads a topic as it is now. */
@@ -63,28 +58,25 @@ export function makeInventoryReader(worldTag: number): {
   take(message: BusMessage): void;
   result(): InventoryMemory;
 } {
-  const digests = new Map<string, string>();
   const values = new Map<string, Uint8Array>();
   return {
     take({ key, value }) {
       if (key === null) return;
       if (value === null) {
-        digests.delete(key);
         values.delete(key);
         return;
       }
-      digests.set(key, digest(value));
-      // Only uids of ours need a look inside.
-      if (readUid(key.slice(key.lastIndexOf('/') + 1)) !== null) values.set(key, value);
+      values.set(key, value);
     },
     result() {
       const slots = new Map<number, AdoptedPod>();
       const foreign: InventoryEvent[] = [];
       const ended: EndedEntity[] = [];
       for (const [key, value] of values) {
-        const event = JSON.parse(Buffer.from(value).toString('utf8')) as InventoryEvent;
         const uid = readUid(key.slice(key.lastIndexOf('/') + 1));
-        if (uid === null) continue;
+        // Of this world only pods change.
+        if (uid === null || (uid.world === worldTag && uid.kind !== 'pod')) continue;
+        const event = JSON.parse(Buffer.from(value).toString('utf8')) as InventoryEvent;
         const endMs = endOf(event);
         const runEndMs = runEndOf(event);
         if (runEndMs !== null) ended.push({ key, endMs: runEndMs });
@@ -92,7 +84,7 @@ export function makeInventoryReader(worldTag: number): {
           if (endMs === null) foreign.push(event);
           continue;
         }
-        if (uid.kind !== 'pod' || event.type !== 'workload') continue;
+        if (event.type !== 'workload') continue;
         const before = slots.get(uid.place);
         const [address] = event.addresses;
         const alive =
@@ -104,7 +96,7 @@ export function makeInventoryReader(worldTag: number): {
         });
       }
       ended.sort((a, b) => a.endMs - b.endMs);
-      return { digests, adopted: [...slots.values()], foreign, ended };
+      return { values, adopted: [...slots.values()], foreign, ended };
     },
   };
 }

@@ -1,5 +1,5 @@
 /** Publishes inventory events, in chunks, only what the topic does not say already, and buries what has long ended. */
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as immediate, setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Bus, OutgoingMessage } from '../lib/bus/bus.ts';
 import { rateLimited } from '../lib/bus/reporter.ts';
@@ -7,7 +7,7 @@ import { inventoryKey } from '../lib/inventory/events.ts';
 import { backoffMs } from '../lib/runtime/backoff.ts';
 import type { InventoryEvent } from '../schemas/inventory-event.ts';
 import { topics } from '../schemas/topics.ts';
-import { digest, type EndedEntity, runEndOf } from './memory.ts';
+import { type EndedEntity, runEndOf } from './memory.ts';
 import type { DemoMetrics } from './metrics.ts';
 
 /** Messages in one append. */
@@ -19,8 +19,8 @@ export interface PublisherOptions {
   readonly log: Logger;
   readonly metrics: DemoMetrics;
   readonly signal: AbortSignal;
-  /** What the topic says at the beginning; emptied of what is published anew. */
-  readonly digests: Map<string, string>;
+  /** What the topic says at the beginning; each value is needed once and let go. */
+  readonly values: Map<string, Uint8Array>;
   readonly ended: readonly EndedEntity[];
   /** How long what has ended stays on the topic, ms. */
   readonly historyMs: number;
@@ -58,16 +58,20 @@ export class Publisher {
 
   /** Publishes those of the events that the topic does not hold as they are. Returns how many those were. */
   async publish(events: Iterable<InventoryEvent>): Promise<number> {
+    const { values, signal } = this.#options;
     let chunk: OutgoingMessage[] = [];
     let count = 0;
+    let seenCount = 0;
     for (const event of events) {
-      if (this.#options.signal.aborted) return count;
+      // Time goes on for the flows, also while there is nothing to publish.
+      if (++seenCount % chunkLength === 0) await immediate();
+      if (signal.aborted) return count;
       const key = inventoryKey(event);
       const value = Buffer.from(JSON.stringify(event), 'utf8');
-      const before = this.#options.digests.get(key);
+      const before = values.get(key);
       if (before !== undefined) {
-        this.#options.digests.delete(key);
-        if (before === digest(value)) continue;
+        values.delete(key);
+        if (value.equals(before)) continue;
       }
       const endMs = runEndOf(event);
       if (endMs !== null) this.#ended.push({ key, endMs });

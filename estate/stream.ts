@@ -85,7 +85,7 @@ export async function stream(options: StreamOptions): Promise<void> {
   const rest = async (): Promise<void> => {
     count += await publisher.publish(select(estate.inventory(), (event) => !first(event)));
     if (signal.aborted) return;
-    memory.inventory.digests.clear();
+    memory.inventory.values.clear();
     estate.startBackground();
     readiness.set('inventory', true);
     log.info(
