@@ -2,7 +2,7 @@
 import { fileURLToPath } from 'node:url';
 import fastifyStatic from '@fastify/static';
 import swagger from '@fastify/swagger';
-import fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify';
+import fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import type { Store } from '../../lib/store/store.ts';
@@ -82,7 +82,8 @@ export async function buildQueryApp(options: QueryAppOptions): Promise<FastifyIn
   const loggerInstance: FastifyBaseLogger = options.log;
   const app = fastify({
     loggerInstance,
-    disableRequestLogging: true,
+    // Requests are counted; the page alone asks every two seconds.
+    logController: new LogController({ disableRequestLogging: true }),
     forceCloseConnections: true,
     // A misspelt parameter is an error, not something to leave out in silence.
     ajv: { customOptions: { removeAdditional: false, coerceTypes: true, allowMatchingProperties: true } },

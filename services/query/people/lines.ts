@@ -5,11 +5,11 @@ export interface LineBudget {
   left: number;
 }
 
-/** Yields lines without their end; ends early, with `budget.left` below 0, when the bytes run out. */
+/** Yields lines without their end, as many at once as came together; ends early, with `budget.left` below 0, when the bytes run out. */
 export async function* linesWithin(
   chunks: AsyncIterable<Uint8Array>,
   budget: LineBudget,
-): AsyncGenerator<string, void, undefined> {
+): AsyncGenerator<string[], void, undefined> {
   const decoder = new TextDecoder();
   let rest = '';
   for await (const chunk of chunks) {
@@ -18,9 +18,9 @@ export async function* linesWithin(
     const taken = chunk.byteLength > room ? chunk.subarray(0, room) : chunk;
     const lines = (rest + decoder.decode(taken, { stream: true })).split('\n');
     rest = lines.pop() ?? '';
-    yield* lines;
+    if (lines.length > 0) yield lines;
     // The line that the limit cuts is not whole: it is left out.
     if (budget.left < 0) return;
   }
-  if (rest !== '') yield rest;
+  if (rest !== '') yield [rest];
 }

@@ -5,15 +5,12 @@
 import type { SqlLimits } from '../config.ts';
 import { ProblemError } from '../problem.ts';
 import type { SqlColumn } from './formats.ts';
+import { forbiddenUse, guardPrefix, withoutPrefix } from './guard.ts';
 import { type LineBudget, linesWithin } from './lines.ts';
 import { type SqlParameters, sqlParameter } from './parameters.ts';
+import { type ServerAnswer, type SqlServer, sendQuery } from './transport.ts';
 
-export interface SqlServer {
-  readonly url: string;
-  readonly database: string;
-  readonly username: string;
-  readonly password: string;
-}
+export type { SqlServer };
 
 export interface SqlRequest {
   readonly query: string;
@@ -32,8 +29,8 @@ export interface SqlEnd {
 
 export interface SqlResult {
   readonly columns: readonly SqlColumn[];
-  /** Each row as a JSON array. */
-  readonly rows: AsyncGenerator<string, void, undefined>;
+  /** Each row as a JSON array, as many at once as came together. */
+  readonly rows: AsyncGenerator<string[], void, undefined>;
   readonly end: SqlEnd;
 }
 
@@ -61,24 +58,21 @@ function isAbort(error: unknown): boolean {
   return error instanceof Error && (error.name === 'AbortError' || error.name === 'TimeoutError');
 }
 
-async function send(server: SqlServer, request: SqlRequest, signal: AbortSignal): Promise<Response> {
-  const url = new URL(`${server.url}/`);
-  url.searchParams.set('database', server.database);
-  url.searchParams.set('default_format', rowFormat);
+async function send(
+  server: SqlServer,
+  request: SqlRequest,
+  limits: SqlLimits,
+  signal: AbortSignal,
+): Promise<ServerAnswer> {
+  const parameters = new URLSearchParams({ database: server.database, default_format: rowFormat });
   for (const [name, value] of Object.entries(request.params))
-    url.searchParams.set(`param_${name}`, sqlParameter(value));
+    parameters.set(`param_${name}`, sqlParameter(value));
   try {
-    return await fetch(url, {
-      method: 'POST',
-      body: request.query,
-      headers: { 'X-ClickHouse-User': server.username, 'X-ClickHouse-Key': server.password },
-      signal,
-    });
+    return await sendQuery(server, request.query, parameters, { maxBytes: limits.maxBytes, signal });
   } catch (error) {
     if (isAbort(error)) throw error;
-    const cause =
-      error instanceof Error && error.cause instanceof Error ? error.cause.message : String(error);
-    throw new ProblemError('store-unavailable', `ClickHouse does not answer: ${cause}`, {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new ProblemError('store-unavailable', `ClickHouse does not answer: ${why}`, {
       retryAfterSeconds: 2,
     });
   }
@@ -91,48 +85,82 @@ function columnsOf(names: string, types: string): SqlColumn[] {
   return nameList.map((name, index) => ({ name: String(name), type: String(typeList[index]) }));
 }
 
-async function* noRows(): AsyncGenerator<string, void, undefined> {}
+async function* noRows(): AsyncGenerator<string[], void, undefined> {}
 
-/** Rows until a limit is reached; what ends them early is written to `end`. */
+interface RowStream {
+  readonly lines: AsyncGenerator<string[], void, undefined>;
+  readonly budget: LineBudget;
+  readonly end: SqlEnd;
+  readonly timeout: AbortSignal;
+  /** Aborted when nobody waits for the answer any more. */
+  readonly client: AbortSignal;
+  stop(): void;
+}
+
+/** Rows until a limit is reached; what ends them early is written to `end`. `first` are lines that came with the head. */
 async function* rowsWithin(
-  lines: AsyncGenerator<string, void, undefined>,
-  budget: LineBudget,
+  first: string[],
+  stream: RowStream,
   limits: SqlLimits,
-  end: SqlEnd,
-  timeout: AbortSignal,
-  stop: () => void,
-): AsyncGenerator<string, void, undefined> {
+): AsyncGenerator<string[], void, undefined> {
+  const { lines, budget, end, timeout, client } = stream;
   try {
-    for await (const line of lines) {
-      // An exception after the first rows comes as text among them.
-      if (!line.startsWith('[')) {
-        end.error = await restOf(line, lines);
-        return;
-      }
-      if (end.rowCount >= limits.maxRows) {
+    for await (const batch of following(first, lines)) {
+      // An exception after the first rows comes as text among them; the connection breaks after it.
+      const foreign = batch.findIndex((line) => !line.startsWith('['));
+      const rows = foreign < 0 ? batch : batch.slice(0, foreign);
+      const room = limits.maxRows - end.rowCount;
+      const kept = rows.length > room ? rows.slice(0, room) : rows;
+      end.rowCount += kept.length;
+      if (kept.length > 0) yield kept;
+      if (rows.length > room) {
         end.truncatedBy = 'rows';
         return;
       }
-      end.rowCount++;
-      yield line;
+      if (foreign >= 0) {
+        end.error = await exceptionIn(batch.slice(foreign), lines);
+        return;
+      }
     }
     if (budget.left < 0) end.truncatedBy = 'bytes';
   } catch (error) {
-    if (!timeout.aborted) throw error;
-    end.truncatedBy = 'seconds';
+    if (client.aborted) throw error;
+    if (timeout.aborted) end.truncatedBy = 'seconds';
+    else end.error = 'the connection to ClickHouse broke before the answer was whole';
   } finally {
-    stop();
+    stream.stop();
   }
 }
 
-async function restOf(first: string, lines: AsyncGenerator<string, void, undefined>): Promise<string> {
-  const parts = [first];
-  for await (const line of lines) if (parts.length < 50) parts.push(line);
+async function* following(
+  first: string[],
+  rest: AsyncGenerator<string[], void, undefined>,
+): AsyncGenerator<string[], void, undefined> {
+  if (first.length > 0) yield first;
+  yield* rest;
+}
+
+async function exceptionIn(
+  first: readonly string[],
+  rest: AsyncGenerator<string[], void, undefined>,
+): Promise<string> {
+  const parts = [...first];
+  try {
+    for await (const batch of rest) parts.push(...batch);
+  } catch {
+    // The server breaks the connection off after an exception; what came before says it.
+  }
   return readException(parts.join('\n')).message;
 }
 
-async function refuse(response: Response, server: SqlServer): Promise<never> {
-  const { message, code } = readException(await response.text());
+async function textOf(answer: ServerAnswer): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of answer.chunks) chunks.push(chunk);
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+async function refuse(answer: ServerAnswer, server: SqlServer): Promise<never> {
+  const { message, code } = readException(await textOf(answer));
   if (authenticationCodes.has(code)) {
     throw new ProblemError(
       'sql-unavailable',
@@ -141,6 +169,17 @@ async function refuse(response: Response, server: SqlServer): Promise<never> {
     );
   }
   throw new ProblemError('bad-query', message, { code });
+}
+
+/** At least the two lines of names and types, with what came along; fewer where the answer ends before. */
+async function headOf(lines: AsyncGenerator<string[], void, undefined>): Promise<string[]> {
+  const head: string[] = [];
+  while (head.length < 2) {
+    const next = await lines.next();
+    if (next.done === true) break;
+    head.push(...next.value);
+  }
+  return head;
 }
 
 /**
@@ -159,30 +198,29 @@ export async function runSql(
   const budget = { left: limits.maxBytes };
   const end: SqlEnd = { rowCount: 0, truncatedBy: null, error: null };
   try {
-    const response = await send(server, request, any);
-    if (!response.ok) return await refuse(response, server);
-    const format = response.headers.get('x-clickhouse-format');
-    if (format !== null && format !== rowFormat) {
+    const answer = await send(server, request, limits, any);
+    if (answer.status !== 200) return await refuse(answer, server);
+    const format = answer.header('x-clickhouse-format');
+    if (format !== undefined && format !== rowFormat) {
       stopper.abort();
       throw new ProblemError(
         'bad-query',
         `leave FORMAT ${format} out of the query; the field "format" of the body says how to answer`,
       );
     }
-    if (response.body === null) return { columns: [], rows: noRows(), end };
-    const lines = linesWithin(response.body, budget);
-    const names = (await lines.next()).value;
-    const types = (await lines.next()).value;
+    const lines = linesWithin(answer.chunks, budget);
+    const head = await headOf(lines);
+    const [names, types, ...first] = head;
+    if (names !== undefined && !names.startsWith('['))
+      throw new ProblemError('bad-query', await exceptionIn(head, lines));
     if (names === undefined || types === undefined) {
       stopper.abort();
       if (budget.left < 0)
         throw new ProblemError('bad-query', `not even the column names fit into ${limits.maxBytes} bytes`);
       return { columns: [], rows: noRows(), end };
     }
-    if (!names.startsWith('['))
-      throw new ProblemError('bad-query', await restOf(`${names}\n${types}`, lines));
-    const rows = rowsWithin(lines, budget, limits, end, timeout, () => stopper.abort());
-    return { columns: columnsOf(names, types), rows, end };
+    const stream = { lines, budget, end, timeout, client: signal, stop: () => stopper.abort() };
+    return { columns: columnsOf(names, types), rows: rowsWithin(first, stream, limits), end };
   } catch (error) {
     if (timeout.aborted && !signal.aborted) {
       throw new ProblemError(
@@ -212,11 +250,45 @@ export async function checkReadonly(
     limits,
     signal,
   );
-  for await (const line of result.rows) {
+  for await (const [line] of result.rows) {
     if (line === '["1"]') return;
     throw new ProblemError(
       'sql-unavailable',
       `the ClickHouse user "${server.username}" may change settings or data; give it a profile with readonly=1 (store.reader)`,
     );
   }
+}
+
+/** A parsed query is longer than its text; what is longer than this is refused. */
+const treeLimits = { maxRows: 500_000, maxBytes: 64 * 1024 * 1024 };
+
+/**
+ * Refuses what only the parsed query shows; see guard.ts.
+ * @throws {ProblemError} `bad-query`, also where the query can't be parsed.
+ */
+export async function guardSql(
+  server: SqlServer,
+  request: SqlRequest,
+  limits: SqlLimits,
+  signal: AbortSignal,
+): Promise<void> {
+  const explained = { ...request, query: `${guardPrefix}${request.query}` };
+  const lines: string[] = [];
+  try {
+    const { rows, end } = await runSql(server, explained, { ...limits, ...treeLimits }, signal);
+    for await (const batch of rows) {
+      for (const row of batch) {
+        const values: unknown = JSON.parse(row);
+        if (Array.isArray(values)) lines.push(String(values[0]));
+      }
+    }
+    if (end.truncatedBy !== null || end.error !== null) {
+      throw new ProblemError('bad-query', end.error ?? 'the query is too large to be checked');
+    }
+  } catch (error) {
+    if (!(error instanceof ProblemError) || error.kind !== 'bad-query') throw error;
+    throw new ProblemError('bad-query', withoutPrefix(error.message), error.extra);
+  }
+  const why = forbiddenUse(request.query, lines);
+  if (why !== null) throw new ProblemError('bad-query', why);
 }

@@ -6,7 +6,7 @@ import type { SqlLimits } from '../config.ts';
 import type { QueryMetrics } from '../metrics.ts';
 import { contentTypes, rowWriter, type SqlFormat, sqlFormats } from '../people/formats.ts';
 import { SqlParameters } from '../people/parameters.ts';
-import { checkReadonly, runSql, type SqlResult, type SqlServer } from '../people/sql.ts';
+import { checkReadonly, guardSql, runSql, type SqlResult, type SqlServer } from '../people/sql.ts';
 import { Problem, ProblemError } from '../problem.ts';
 import { clientSignal } from './route.ts';
 
@@ -61,7 +61,7 @@ async function* answer(
   const writer = rowWriter(format, result.columns);
   yield writer.head;
   let index = 0;
-  for await (const line of result.rows) yield writer.row(line, index++);
+  for await (const batch of result.rows) yield batch.map((line) => writer.row(line, index++)).join('');
   const { rowCount, truncatedBy, error } = result.end;
   if (format !== 'json') return;
   const tail = {
@@ -149,12 +149,9 @@ export function sqlRoutes(app: FastifyInstance, options: SqlRouteOptions): void 
       try {
         if (!checked) await checkReadonly(server, limits, signal);
         checked = true;
-        const result = await runSql(
-          server,
-          { query: request.body.query, params: request.body.params ?? {} },
-          limits,
-          signal,
-        );
+        const asked = { query: request.body.query, params: request.body.params ?? {} };
+        await guardSql(server, asked, limits, signal);
+        const result = await runSql(server, asked, limits, signal);
         return sendRows(reply, result, request.body, options, startedMs, leave);
       } catch (error) {
         leave();

@@ -22,7 +22,8 @@ export class Bindings {
 
   bind(type: BoundType, value: string | number | readonly string[]): string {
     const name = `p${this.#count++}`;
-    this.values[name] = value;
+    // The client writes big integers bare, and texts in quotes, which ClickHouse doesn't read as numbers of an array.
+    this.values[name] = type === 'Array(UInt64)' && typeof value === 'object' ? value.map(BigInt) : value;
     return `{${name}:${type}}`;
   }
 }
