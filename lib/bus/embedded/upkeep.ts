@@ -79,10 +79,10 @@ function removeTombstones(database: DatabaseSync, cutoffMs: number): number {
   const due = database
     .prepare(
       `SELECT id, key FROM messages INDEXED BY tombstones WHERE value IS NULL AND timestamp_ms < ?
-       AND id / ? IN (SELECT partitions.id FROM partitions JOIN topics ON topics.id = topic_id WHERE compacted = 1)
+       AND id / ${offsetSpan} IN (SELECT partitions.id FROM partitions JOIN topics ON topics.id = topic_id WHERE compacted = 1)
        LIMIT ?`,
     )
-    .all(cutoffMs, offsetSpan, stepMessages);
+    .all(cutoffMs, stepMessages);
   const forget = database.prepare('DELETE FROM newest WHERE partition_id = ? AND key = ? AND message_id = ?');
   const remove = database.prepare('DELETE FROM messages WHERE id = ?');
   for (const row of due) {
