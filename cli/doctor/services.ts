@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Logger } from 'pino';
+import { busFileName } from '../../lib/bus/embedded/embedded-bus.ts';
 import { openBus } from '../../lib/bus/open.ts';
 import { storeUrl } from '../../lib/store/config.ts';
 import { serverPaths } from '../../lib/store/embedded/configuration.ts';
@@ -135,7 +136,7 @@ export async function checkBus(config: AllConfig, log: Logger): Promise<Finding[
       ? 'check bus.brokers, bus.ssl and bus.sasl, and that this machine reaches the brokers'
       : 'check that the data folder can be written and is not full';
   const { dataDir } = config.runtime;
-  if (kind === 'embedded' && !existsSync(join(resolve(dataDir), 'bus.sqlite'))) {
+  if (kind === 'embedded' && !existsSync(join(resolve(dataDir), busFileName))) {
     return [ok(check, `${where}: made at the first start`)];
   }
   let bus: Awaited<ReturnType<typeof openBus>> | undefined;

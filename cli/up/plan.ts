@@ -110,7 +110,8 @@ export function planUp(input: PlanInput): UpPlan {
     : {};
   const processes = [
     ...(embeddedStore ? [spec('store', [])] : []),
-    spec('migrate', embeddedStore ? ['store'] : []),
+    // It waits for the store by itself, and loads meanwhile.
+    spec('migrate', []),
     spec('ingest', [], { set: tokensFile }),
     spec('kubelink', [], { set: { 'kubelink.sources': JSON.stringify(kubelinkSources(config)) } }),
     spec('enrich', ['migrate']),
