@@ -1,0 +1,180 @@
+/** Benches without servers: decoding, address lookup, and the whole enrichment on one core. */
+import { pino } from 'pino';
+import type { Inventory } from '../lib/inventory/inventory.ts';
+import { parseAddress } from '../lib/net/address.ts';
+import type { PolicyEngine } from '../lib/policy/engine.ts';
+import type { NativeBlock } from '../lib/store/native.ts';
+import { clearFlowColumns, makeFlowColumns, readFlowBatch } from '../lib/wire/columns.ts';
+import { BlockBuilder } from '../services/enrich/block.ts';
+import { judgeBlock, makeResolvedColumns, resolveBlock } from '../services/enrich/resolve.ts';
+import { flowsBlock } from '../services/enrich/rows.ts';
+import { SeenBatches } from '../services/enrich/sequences.ts';
+import { AddressTraits } from '../services/enrich/traits.ts';
+import { decodePlainly, enrichPlainly, plainOwners } from './plain.ts';
+import { type Figure, medianSeconds, mustEqual } from './report.ts';
+import { loadWorld, type Traffic } from './traffic.ts';
+
+export const quiet = pino({ level: 'silent' });
+const rounds = 5;
+/** The plain way is slow: it gets a part of the traffic. */
+const plainShare = 8;
+
+export async function benchDecode(traffic: Traffic): Promise<Figure[]> {
+  const columns = makeFlowColumns(131072);
+  const fast = await medianSeconds(rounds, () => {
+    for (const { message, flowCount } of traffic.messages) {
+      if (columns.count + flowCount > columns.capacity) clearFlowColumns(columns);
+      const result = readFlowBatch(message, columns);
+      if (!result.ok) throw new Error(`${result.field} ${result.detail}`);
+    }
+  });
+  const part = traffic.messages.slice(0, Math.ceil(traffic.messages.length / plainShare));
+  const partFlows = part.reduce((sum, { flowCount }) => sum + flowCount, 0);
+  let plainBytes = 0;
+  const plain = await medianSeconds(rounds, () => {
+    plainBytes = 0;
+    for (const { message } of part)
+      for (const flow of decodePlainly(message).flows) plainBytes += flow.bytesForward % 2 ** 32;
+  });
+  clearFlowColumns(columns);
+  let checked = 0;
+  for (const { message, flowCount } of part) {
+    if (columns.count + flowCount > columns.capacity) clearFlowColumns(columns);
+    const result = readFlowBatch(message, columns);
+    if (result.ok)
+      for (let row = result.firstRow; row < columns.count; row++) checked += columns.bytesForward[row * 2]!;
+  }
+  mustEqual('bytes of the decoded flows', checked, plainBytes);
+  return [
+    {
+      name: 'Avro to columns',
+      value: traffic.flowCount / fast,
+      unit: 'flows/s',
+      baseline: partFlows / plain,
+      against: "avsc's row decoder",
+    },
+  ];
+}
+
+export async function benchLookup(inventory: Inventory): Promise<Figure[]> {
+  const now = Date.now();
+  const asked: { network: number; words: Uint32Array; text: string; owner: number }[] = [];
+  for (const owner of inventory.owners) {
+    if (owner === undefined || owner.event.type !== 'workload' || owner.event.hostNetwork) continue;
+    for (const { ip, network, untilMs } of owner.event.addresses) {
+      if (untilMs !== undefined) continue;
+      const bytes = Uint8Array.from(parseAddress(ip)!);
+      asked.push({
+        network: inventory.network(network),
+        words: new Uint32Array(bytes.buffer),
+        text: `${network}|${ip}`,
+        owner: owner.index,
+      });
+    }
+  }
+  // Asked for in no order, as flows come.
+  const count = 1 << 20;
+  const order = Uint32Array.from({ length: count }, (_, i) => Math.imul(i, 2654435761) >>> 0).map(
+    (value) => value % asked.length,
+  );
+  const words = new Uint32Array(count * 4);
+  const networks = new Int32Array(count);
+  order.forEach((at, i) => {
+    words.set(asked[at]!.words, i * 4);
+    networks[i] = asked[at]!.network;
+  });
+  const texts = Array.from(order, (at) => asked[at]!.text);
+  let found = 0;
+  const fast = await medianSeconds(rounds, () => {
+    found = 0;
+    for (let i = 0; i < count; i++) {
+      inventory.index.find(networks[i]!, words, i * 4, now);
+      found += inventory.index.foundOwner;
+    }
+  });
+  const map = new Map(asked.map(({ text, owner }) => [text, owner]));
+  let plainFound = 0;
+  const plain = await medianSeconds(rounds, () => {
+    plainFound = 0;
+    for (let i = 0; i < count; i++) plainFound += map.get(texts[i]!) ?? -1;
+  });
+  mustEqual('owners found', found, plainFound);
+  return [
+    {
+      name: `address lookup, ${asked.length} addresses`,
+      value: count / fast,
+      unit: 'lookups/s',
+      baseline: count / plain,
+      against: 'Map by ready-made text, which knows no time',
+    },
+  ];
+}
+
+export interface EnrichedBlock {
+  readonly rows: NativeBlock;
+  readonly rowCount: number;
+}
+
+/** Messages to Native blocks, as the enricher does it, without bus and store. */
+export function enrichAll(
+  traffic: Traffic,
+  inventory: Inventory,
+  engine: PolicyEngine,
+  onBlock: (block: EnrichedBlock) => void,
+  maxRows = 131072,
+): void {
+  const limits = { maxRows, maxBytes: 1 << 30, maxAgeMs: 1e12, maxAheadMs: 1e12 };
+  const builder = new BlockBuilder(limits, (name) => inventory.network(name));
+  const seen = new SeenBatches(100_000);
+  const traits = new AddressTraits(inventory, engine);
+  const resolved = makeResolvedColumns(maxRows);
+  const send = (): void => {
+    traits.refresh(engine);
+    resolveBlock(builder.columns, builder.batches, resolved, inventory, traits);
+    judgeBlock(builder.columns, resolved, inventory, engine);
+    onBlock({
+      rows: flowsBlock(builder.columns, resolved, builder.batches, inventory, engine),
+      rowCount: builder.columns.count,
+    });
+    builder.clear();
+  };
+  const timestampMs = Date.now();
+  traffic.messages.forEach(({ agentId, message }, offset) => {
+    const busMessage = { offset, timestampMs, key: agentId, value: message, headers: {} };
+    while (builder.take(busMessage, seen) === 'full') send();
+  });
+  if (!builder.isEmpty) send();
+}
+
+export async function benchEnrichment(traffic: Traffic): Promise<Figure[]> {
+  const { inventory, engine } = loadWorld(traffic);
+  let rows = 0;
+  const fast = await medianSeconds(3, () => {
+    rows = 0;
+    enrichAll(traffic, inventory, engine, ({ rowCount }) => {
+      rows += rowCount;
+    });
+  });
+  mustEqual('flows enriched', rows, traffic.flowCount);
+  const part = traffic.messages.slice(0, Math.ceil(traffic.messages.length / plainShare));
+  const partFlows = part.reduce((sum, { flowCount }) => sum + flowCount, 0);
+  const world = { inventory, engine, owners: plainOwners(inventory), ranges: new Map(), verdicts: new Map() };
+  const plain = await medianSeconds(3, () => {
+    let bytes = 0;
+    for (const { message } of part) {
+      bytes += enrichPlainly(world, decodePlainly(message))
+        .map((row) => JSON.stringify(row))
+        .join('\n').length;
+    }
+    if (bytes === 0) throw new Error('nothing was enriched');
+  });
+  return [
+    {
+      name: 'enrichment, one core',
+      value: traffic.flowCount / fast,
+      unit: 'flows/s',
+      baseline: partFlows / plain,
+      against: 'objects, Maps of text, JSON',
+    },
+  ];
+}

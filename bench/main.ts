@@ -1,0 +1,51 @@
+/** `npm run bench`: every figure with its baseline from the same run. `-- --json` for machines, `-- --quick` for a short one. */
+import { parseArgs } from 'node:util';
+import { formatTable } from '../lib/runtime/table.ts';
+import { benchDecode, benchEnrichment, benchLookup } from './hot-path.ts';
+import { benchPipeline } from './pipeline.ts';
+import { type Figure, jsonLine, tableRow } from './report.ts';
+import { loadWorld, makeTraffic } from './traffic.ts';
+
+const { values: options } = parseArgs({
+  options: { json: { type: 'boolean', default: false }, quick: { type: 'boolean', default: false } },
+});
+
+const figures: Figure[] = [];
+const report = (more: readonly Figure[]): void => {
+  figures.push(...more);
+  if (options.json) for (const figure of more) process.stdout.write(`${jsonLine(figure)}\n`);
+};
+const say = (text: string): void => {
+  if (!options.json) process.stderr.write(`${text}\n`);
+};
+
+const flowCount = options.quick ? 300_000 : 3_000_000;
+say(`generating ${flowCount.toLocaleString('en')} flows of the bank (100,000 workloads) ...`);
+// Two hours of a day, well before midnight: one partition a day, as in production.
+const startMs = Math.floor(Date.now() / 86_400_000) * 86_400_000 - 12 * 3_600_000;
+const traffic = makeTraffic({ size: 'bank', flowCount, flowsPerBatch: 500, startMs });
+
+say('decoding ...');
+report(await benchDecode(traffic));
+say('looking up ...');
+report(await benchLookup(loadWorld(traffic).inventory));
+say('enriching ...');
+report(await benchEnrichment(traffic));
+say('the whole way, with ClickHouse and both buses ...');
+await benchPipeline(traffic, report);
+
+if (!options.json) {
+  const lines = formatTable(
+    [
+      { title: 'WHAT' },
+      { title: 'FIGURE', align: 'right' },
+      { title: 'BASELINE', align: 'right' },
+      { title: 'RATIO', align: 'right' },
+      { title: 'AGAINST' },
+    ],
+    figures.map(tableRow),
+  );
+  process.stdout.write(
+    `\n${lines.join('\n')}\n\nNot measured: agents, HTTP at ingest, queries; one machine holds bus, enricher and store.\n`,
+  );
+}

@@ -1,0 +1,48 @@
+/** The traffic that all benchmarks share: encoded batches of the generated bank, its inventory and its policy. */
+import { makeEstate, type SizeName } from '../estate/index.ts';
+import { type InventoryEvent, inventoryKey } from '../lib/inventory/events.ts';
+import { Inventory } from '../lib/inventory/inventory.ts';
+import { PolicyEngine } from '../lib/policy/engine.ts';
+import { makeLabeller } from '../lib/policy/profiles.ts';
+import type { PolicyDocument } from '../schemas/policy.ts';
+
+export interface Traffic {
+  readonly events: readonly InventoryEvent[];
+  readonly policy: PolicyDocument;
+  readonly messages: readonly {
+    readonly agentId: string;
+    readonly message: Buffer;
+    readonly flowCount: number;
+  }[];
+  readonly flowCount: number;
+}
+
+/** @param startMs begin of the traffic; the pods of that moment live on */
+export function makeTraffic(options: {
+  size: SizeName;
+  flowCount: number;
+  flowsPerBatch: number;
+  startMs: number;
+}): Traffic {
+  const estate = makeEstate({ seed: 'bench', size: options.size, startMs: options.startMs });
+  const messages = [
+    ...estate.flowBatches({ count: options.flowCount, flowsPerBatch: options.flowsPerBatch }),
+  ];
+  return {
+    events: [...estate.inventory()],
+    policy: estate.policy(),
+    messages,
+    flowCount: messages.reduce((sum, { flowCount }) => sum + flowCount, 0),
+  };
+}
+
+/** Inventory and engine as an enricher has them once it has read both topics. */
+export function loadWorld(traffic: Traffic): { inventory: Inventory; engine: PolicyEngine } {
+  const inventory = new Inventory({
+    toleranceMs: 1000,
+    maxIntervalsPerAddress: 64,
+    labelsOf: makeLabeller(traffic.policy.profiles),
+  });
+  for (const event of traffic.events) inventory.apply(inventoryKey(event), event);
+  return { inventory, engine: new PolicyEngine(traffic.policy, Date.now()) };
+}
