@@ -37,6 +37,8 @@ export interface View {
   readonly originalPort: number;
   readonly outcome: Outcome;
   readonly hinted: boolean;
+  /** End of what this agent has reported of it, ms; -1 before the first report. */
+  reportedToMs: number;
   /** Unique among the connections around this time. */
   readonly key: number;
 }
@@ -244,6 +246,7 @@ export class Connections {
       originalPort: translated ? pattern.frontPort : 0,
       outcome: pattern.outcome,
       hinted: source.uid !== '' && this.#hinted(),
+      reportedToMs: -1,
       key: claim.key,
     };
   }
@@ -268,6 +271,7 @@ export class Connections {
       originalPort: translated ? pattern.frontPort : 0,
       outcome: node === null ? pattern.outcome : (pattern.masqueraded ?? pattern.outcome),
       hinted: destination.uid !== '' && this.#hinted(),
+      reportedToMs: -1,
       key: claim.key,
     };
   }

@@ -77,8 +77,8 @@ export function makeEstate(given: MakeEstateOptions): Estate {
   const options: EstateOptions = { ...defaults, ...given };
   if (options.startMs < bornMs + 91 * 86_400_000)
     throw new RangeError('startMs is before the estate was there');
-  if (options.intervalMs % quantumMs !== 0 || options.intervalMs < quantumMs)
-    throw new RangeError(`intervalMs must be a multiple of ${quantumMs}`);
+  if (options.intervalMs % quantumMs !== 0 || options.intervalMs < 1000)
+    throw new RangeError(`intervalMs must be a multiple of ${quantumMs}, and 1000 or more`);
   const world = worldOf(options);
   const agents = makeAgents(world, options.socketAgentShare);
   const directory = new Directory(world, agents);

@@ -92,6 +92,14 @@ export class NaiveInventory {
     );
   }
 
+  /** How many different owners the address had in `(fromMs, toMs]`. */
+  holdersAround(network: string, ip: string, fromMs: number, toMs: number): number {
+    const owners = this.#owners.get(`${network}|${ip}`);
+    return [...(owners?.values() ?? [])].filter((owner) =>
+      owner.addresses.some((at) => at.sinceMs <= toMs && (at.untilMs ?? Number.POSITIVE_INFINITY) > fromMs),
+    ).length;
+  }
+
   /** Names an address seen from a network. @throws {Error} where two have it at once */
   name(network: string, ip: string, timeMs: number, profiles: readonly Profile[]): NaiveEnd {
     const own = this.#clusters.get(network);

@@ -144,33 +144,37 @@ export class Traffic {
     if (agent === undefined || open === undefined || open.length === 0) return;
     const fromMs = Math.max(this.#startMs, toMs - this.#options.intervalMs);
     const goingOn: View[] = [];
-    for (let first = 0; first < open.length; first += flowsPerBatchLimit)
-      this.#batch(agent, open.slice(first, first + flowsPerBatchLimit), fromMs, toMs, goingOn, into);
+    const due: View[] = [];
+    for (const view of open) {
+      const { connection } = view;
+      const { source, destination } = connection;
+      connection.endMs = Math.min(connection.endMs, source.untilMs, destination.untilMs);
+      const lasts = connection.endMs > toMs;
+      if (lasts) {
+        goingOn.push(view);
+        this.#connections.hold(view);
+      }
+      // What has only just begun waits for the next report: two of one second could not be told apart.
+      const isNew =
+        view.reportedToMs < 0 && Math.floor(connection.startMs / 1000) === Math.floor(toMs / 1000);
+      if (!(lasts && isNew)) due.push(view);
+    }
+    for (let first = 0; first < due.length; first += flowsPerBatchLimit)
+      this.#batch(agent, due.slice(first, first + flowsPerBatchLimit), fromMs, toMs, into);
     this.#open[index] = goingOn;
   }
 
-  #batch(
-    agent: Agent,
-    views: readonly View[],
-    fromMs: number,
-    toMs: number,
-    goingOn: View[],
-    into: Reports,
-  ): void {
+  #batch(agent: Agent, views: readonly View[], fromMs: number, toMs: number, into: Reports): void {
     const strings = new BatchStrings();
     const flows: Flow[] = [];
     const truth: Truth[] = [];
     for (const view of views) {
       const { connection } = view;
-      const { source, destination } = connection;
-      connection.endMs = Math.min(connection.endMs, source.untilMs, destination.untilMs);
-      const startMs = Math.max(connection.startMs, fromMs);
+      const startMs = view.reportedToMs < 0 ? connection.startMs : view.reportedToMs;
       flows.push(this.#flow(view, agent, strings, fromMs, startMs, toMs));
       if (this.#options.truth) truth.push(this.#truth(view, agent, startMs));
-      if (startMs > connection.startMs) this.#reportCount++;
-      if (connection.endMs <= toMs) continue;
-      goingOn.push(view);
-      this.#connections.hold(view);
+      if (view.reportedToMs >= 0) this.#reportCount++;
+      view.reportedToMs = toMs;
     }
     const sequence = (this.#sequences[agent.index] ?? 0) + 1;
     this.#sequences[agent.index] = sequence;
@@ -222,7 +226,7 @@ export class Traffic {
     const { connection } = view;
     const { pattern } = connection;
     const endMs = Math.min(connection.endMs, toMs);
-    const first = startMs === connection.startMs;
+    const first = view.reportedToMs < 0;
     const last = connection.endMs <= toMs;
     const during = (total: number): number =>
       passed(total, connection, endMs) - (first ? 0 : passed(total, connection, startMs));
