@@ -1,7 +1,8 @@
 /** Reads a request body: decompressed while it streams, never holding more than the limits. */
 import { once } from 'node:events';
-import type { Readable, Transform } from 'node:stream';
-import { constants, createGunzip, createZstdDecompress } from 'node:zlib';
+import type { Readable } from 'node:stream';
+import { constants, createGunzip, createZstdDecompress, type Gunzip, type ZstdDecompress } from 'node:zlib';
+
 import { zstdWindowLog } from '../../lib/wire/container.ts';
 import type { Account } from './pressure.ts';
 import { RefusedError } from './refusal.ts';
@@ -29,7 +30,7 @@ export function encodingOf(header: string | undefined): Encoding {
   return known;
 }
 
-function decompressor(encoding: Encoding): Transform | null {
+function decompressor(encoding: Encoding): Gunzip | ZstdDecompress | null {
   switch (encoding) {
     case 'identity':
       return null;
@@ -69,6 +70,10 @@ export async function readBody(
     if (unpack !== null && end !== null) {
       unpack.end();
       await end;
+      // Node stops after the first zstd frame: what follows would be lost without a word.
+      if (unpack.bytesWritten < arrived) {
+        throw new RefusedError('bad-encoding', 'the body goes on after the end of its compressed content');
+      }
     }
     return sink.whole();
   } finally {
@@ -108,7 +113,7 @@ class Sink {
 }
 
 /** Settles when the decompressor is through; rejects with what is wrong. Never left unhandled. */
-function collect(unpack: Transform, sink: Sink): Promise<void> {
+function collect(unpack: Gunzip | ZstdDecompress, sink: Sink): Promise<void> {
   const end = new Promise<void>((resolve, reject) => {
     unpack.on('data', (chunk: Buffer) => {
       try {
