@@ -1,4 +1,5 @@
 /** Statements and inserts over HTTP: a list of chunks as one request body, and an answer only when all of it is done. */
+import { randomUUID } from 'node:crypto';
 import * as http from 'node:http';
 import * as https from 'node:https';
 import { serverError, storeError } from './errors.ts';
@@ -30,9 +31,9 @@ const blockRows = 1_048_576;
 function insertSettings(token: string | undefined, rowCount: number): Record<string, string> {
   const rows = String(Math.max(rowCount, blockRows));
   return {
-    ...(token === undefined
-      ? { insert_deduplicate: '0' }
-      : { insert_deduplication_token: token, deduplicate_blocks_in_dependent_materialized_views: '1' }),
+    // Without a token the server would drop what equals an earlier insert: one of its own keeps each.
+    insert_deduplication_token: token ?? randomUUID(),
+    deduplicate_blocks_in_dependent_materialized_views: '1',
     async_insert: '0',
     // One insert is one block, or a token would stand for several.
     input_format_parallel_parsing: '0',

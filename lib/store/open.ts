@@ -37,8 +37,14 @@ function columnNamesOf(rows: readonly Readonly<Record<string, unknown>>[]): stri
   return [...names];
 }
 
-/** Opens nothing yet: connections are made by the first call, so a server that is away is an error of that call. */
-export function openStore(config: StoreConfig, options: StoreOptions): Store {
+/** A query can't write by mistake, and the server drops it when nobody waits for it any more. */
+const ownSettings: ClickHouseSettings = {
+  output_format_json_quote_64bit_integers: 1,
+  readonly: '2',
+  cancel_http_readonly_queries_on_client_close: 1,
+};
+
+function makeStore(config: StoreConfig, querySettings: ClickHouseSettings, options: StoreOptions): Store {
   const url = storeUrl(config);
   const client = createClient({
     url,
@@ -69,10 +75,7 @@ export function openStore(config: StoreConfig, options: StoreOptions): Store {
       options: QueryOptions = {},
     ): Promise<T[]> {
       const { settings = {}, signal } = options;
-      const clickhouse_settings: ClickHouseSettings = {
-        output_format_json_quote_64bit_integers: 1,
-        ...settings,
-      };
+      const clickhouse_settings: ClickHouseSettings = { ...querySettings, ...settings };
       try {
         const result = await client.query({
           query: sql,
@@ -128,10 +131,16 @@ export function openStore(config: StoreConfig, options: StoreOptions): Store {
   };
 }
 
-/** The same server as the user whom it only lets read. */
+/** Opens nothing yet: connections are made by the first call, so a server that is away is an error of that call. */
+export function openStore(config: StoreConfig, options: StoreOptions): Store {
+  return makeStore(config, ownSettings, options);
+}
+
+/**
+ * The same server as the user whom it only lets read. That user may not change settings: its profile has
+ * `output_format_json_quote_64bit_integers` and `cancel_http_readonly_queries_on_client_close`.
+ */
 export function openReaderStore(config: StoreConfig, options: StoreOptions): Store {
-  return openStore(
-    { ...config, username: config.reader.username, password: config.reader.password },
-    options,
-  );
+  const { username, password } = config.reader;
+  return makeStore({ ...config, username, password }, {}, options);
 }

@@ -95,6 +95,7 @@ export function usersConfig(options: ServerOptions): string {
       <allow_ddl>0</allow_ddl>
       <allow_introspection_functions>0</allow_introspection_functions>
       <output_format_json_quote_64bit_integers>1</output_format_json_quote_64bit_integers>
+      <cancel_http_readonly_queries_on_client_close>1</cancel_http_readonly_queries_on_client_close>
 ${lines.join('\n')}
     </reader>
   </profiles>

@@ -45,6 +45,9 @@ const startLimitMs = 60_000;
 const stopLimitMs = 2_500;
 const requestLimitMs = 1_000;
 const refreshIntervalMs = 3_000;
+const refreshLimitMs = 120_000;
+/** Large dictionaries are loaded less often: the pause is this many times the load. */
+const refreshRest = 20;
 const pollMs = 25;
 /** What is kept of stderr for the message about a death, in characters. */
 const tailLimit = 2_000;
@@ -111,9 +114,14 @@ async function readAnnouncement(child: ChildProcess): Promise<Announcement | nul
 }
 
 /** Status of one request on a connection of its own (an idle one would hold up the server's end); 0 when none came. */
-async function requestOnce(url: string, method: 'GET' | 'POST', body: string): Promise<number> {
+async function requestOnce(
+  url: string,
+  method: 'GET' | 'POST',
+  body: string,
+  limitMs = requestLimitMs,
+): Promise<number> {
   const { promise, resolve } = Promise.withResolvers<number>();
-  const outgoing = request(url, { method, agent: false, signal: AbortSignal.timeout(requestLimitMs) });
+  const outgoing = request(url, { method, agent: false, signal: AbortSignal.timeout(limitMs) });
   outgoing.on('error', () => resolve(0));
   outgoing.on('response', (response) => {
     response.resume();
@@ -139,8 +147,10 @@ async function refreshDictionaries(url: string, exited: Promise<string>): Promis
     wait.abort();
   });
   while (isUp) {
-    await requestOnce(url, 'POST', 'SYSTEM RELOAD DICTIONARIES');
-    await delay(refreshIntervalMs, undefined, { ref: false, signal: wait.signal }).catch(() => undefined);
+    const started = performance.now();
+    await requestOnce(url, 'POST', 'SYSTEM RELOAD DICTIONARIES', refreshLimitMs);
+    const pauseMs = Math.max(refreshIntervalMs, (performance.now() - started) * refreshRest);
+    await delay(pauseMs, undefined, { ref: false, signal: wait.signal }).catch(() => undefined);
   }
 }
 
