@@ -1,6 +1,14 @@
 /** The agent's beat: each interval, what the source told becomes batches in the spool. */
 import type { Logger } from 'pino';
-import { type BatchLimits, encodeReports, type ReporterIdentity, splitReports } from './batcher.ts';
+import {
+  type BatchHead,
+  type BatchLimits,
+  type EncodedPart,
+  encodeParts,
+  encodeReports,
+  type ReporterIdentity,
+} from './batcher.ts';
+import { decodeCheckpoint, encodeCheckpoint } from './checkpoint.ts';
 import { type ConnectionReport, ConnectionTable } from './connections.ts';
 import type { AgentMetrics } from './metrics.ts';
 import type { OwnAddresses } from './own-addresses.ts';
@@ -37,8 +45,12 @@ export class Agent {
   #beat: Promise<void> = Promise.resolve();
   #observedFromMs: number;
   #lastBatchMs = 0;
+  #shownTableDrops = 0;
   #toldSourceDrops = 0;
-  #toldTableDrops = 0;
+  /** Reports that no batch could hold. */
+  #unfitCount = 0;
+  /** Of those and of the table's drops, how many batches told of. */
+  #toldOwnDrops = 0;
   #stopped = false;
 
   constructor(options: AgentOptions) {
@@ -50,6 +62,7 @@ export class Agent {
       counterWaitMs: Math.max(minCounterWaitMs, 2 * options.intervalMs),
       observedSinceMs: this.#observedFromMs,
       reportedUntilMs: options.spool.observedToMs,
+      checkpoint: options.spool.note === null ? null : decodeCheckpoint(options.spool.note),
     });
   }
 
@@ -84,59 +97,59 @@ export class Agent {
     this.#put(reports, observedToMs);
     metrics.connections.set(this.#table.size);
     metrics.untracked.set(this.#table.untrackedCount);
+    metrics.dropped.inc({ cause: 'table-full' }, this.#table.droppedCount - this.#shownTableDrops);
+    this.#shownTableDrops = this.#table.droppedCount;
     this.#options.onReported();
   }
 
   #put(reports: readonly ConnectionReport[], observedToMs: number): void {
-    const { spool, source, metrics, heartbeatMs } = this.#options;
-    const sourceDrops = source.droppedCount() - this.#toldSourceDrops;
-    const tableDrops = this.#table.droppedCount - this.#toldTableDrops;
+    const { spool, metrics, heartbeatMs } = this.#options;
+    const sourceDrops = this.#options.source.droppedCount() - this.#toldSourceDrops;
+    const ownDrops = this.#table.droppedCount + this.#unfitCount - this.#toldOwnDrops;
+    const spoolDrops = spool.pendingDropCount;
     const observedFromMs = this.#observedFromMs;
-    const heartbeatDue = heartbeatMs > 0 && observedToMs - this.#lastBatchMs >= heartbeatMs;
-    const nothingToTell = reports.length === 0 && sourceDrops + tableDrops + spool.pendingDropCount === 0;
     this.#observedFromMs = observedToMs;
-    if (nothingToTell && !heartbeatDue) return;
+    const heartbeatDue = heartbeatMs > 0 && observedToMs - this.#lastBatchMs >= heartbeatMs;
+    const hasNews = reports.length > 0 || sourceDrops + ownDrops + spoolDrops > 0;
+    if (!hasNews && !heartbeatDue) return;
+    const firstSequence = spool.nextSequence;
+    const parts = this.#encode(reports, (number) => ({
+      sequence: firstSequence + number,
+      observedFromMs,
+      observedToMs,
+      sourceDroppedCount: number === 0 ? sourceDrops + ownDrops + spoolDrops : 0,
+    }));
+    if (parts.length === 0) return;
     metrics.dropped.inc({ cause: 'source' }, sourceDrops);
-    metrics.dropped.inc({ cause: 'table-full' }, tableDrops);
     this.#toldSourceDrops += sourceDrops;
-    this.#toldTableDrops += tableDrops;
+    this.#toldOwnDrops += ownDrops;
     this.#lastBatchMs = observedToMs;
-    const dropsOf = (isFirst: boolean): number => (isFirst ? sourceDrops + tableDrops : 0);
-    let isFirstTaken = true;
-    splitReports(
-      reports,
-      this.#options,
-      (part, isFirst) => this.#encode(part, observedFromMs, observedToMs, dropsOf(isFirst)),
-      (part, bytes) => {
-        spool.append({
-          flowCount: part.length,
-          sourceDroppedCount: dropsOf(isFirstTaken),
-          observedToMs,
-          bytes,
-        });
-        isFirstTaken = false;
-        metrics.flows.inc(part.length);
-        metrics.batches.inc();
-      },
-    );
+    spool.writeNote(firstSequence + parts.length - 1, encodeCheckpoint(this.#table.checkpoint()));
+    parts.forEach(({ flowCount, bytes }, number) => {
+      spool.append({
+        flowCount,
+        sourceDroppedCount: number === 0 ? sourceDrops + ownDrops : 0,
+        spoolDropCount: number === 0 ? spoolDrops : 0,
+        observedToMs,
+        bytes,
+      });
+      metrics.flows.inc(flowCount);
+      metrics.batches.inc();
+    });
   }
 
   #encode(
-    part: readonly ConnectionReport[],
-    observedFromMs: number,
-    observedToMs: number,
-    dropCount: number,
-  ): Buffer {
-    const { identity, bootId, spool, ownAddresses } = this.#options;
-    const head = {
-      ...identity,
-      bootId,
-      sequence: spool.nextSequence,
-      observedFromMs,
-      observedToMs,
-      sourceDroppedCount: dropCount + spool.pendingDropCount,
-    };
-    return encodeReports(head, part, (ends) => ownAddresses.sideOf(ends));
+    reports: readonly ConnectionReport[],
+    headOf: (number: number) => Omit<BatchHead, keyof ReporterIdentity | 'bootId'>,
+  ): EncodedPart[] {
+    const { identity, bootId, ownAddresses, log, metrics } = this.#options;
+    const encode = (part: readonly ConnectionReport[], number: number): Buffer =>
+      encodeReports({ ...identity, bootId, ...headOf(number) }, part, (ends) => ownAddresses.sideOf(ends));
+    return encodeParts(reports, this.#options, encode, (report, error) => {
+      this.#unfitCount++;
+      metrics.dropped.inc({ cause: 'unfit' });
+      log.error({ report, err: error }, 'a connection could not be put into a batch and is dropped');
+    });
   }
 
   /** Reports what was seen until now, then stops the source. */

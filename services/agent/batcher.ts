@@ -87,29 +87,41 @@ export function encodeReports(
   return encodeFlowBatch(batch);
 }
 
+export interface EncodedPart {
+  readonly flowCount: number;
+  readonly bytes: Buffer;
+}
+
 /**
- * Splits reports so that each part fits a batch, and hands each part to `take` with its bytes, in order. `encode` is
- * called anew for every try; a single report always fits.
+ * Splits reports into parts that fit a batch each, in order; no reports are one empty part. `encode` gets the part's
+ * number from 0 and may be called anew with fewer reports. A single report always fits; one that can't be encoded is
+ * left out and told to `onUnfit`, so that it spoils no other.
  */
-export function splitReports(
+export function encodeParts(
   reports: readonly ConnectionReport[],
   limits: BatchLimits,
-  encode: (part: readonly ConnectionReport[], isFirst: boolean) => Buffer,
-  take: (part: readonly ConnectionReport[], bytes: Buffer) => void,
-): void {
+  encode: (part: readonly ConnectionReport[], number: number) => Buffer,
+  onUnfit: (report: ConnectionReport, error: unknown) => void,
+): EncodedPart[] {
+  const parts: EncodedPart[] = [];
   let from = 0;
   let count = Math.min(limits.maxFlowsPerBatch, reports.length);
-  let isFirst = true;
   do {
     const part = reports.slice(from, from + count);
-    const bytes = encode(part, isFirst);
-    if (bytes.length > limits.maxBatchBytes && part.length > 1) {
+    const [only] = part;
+    let bytes: Buffer | null = null;
+    try {
+      bytes = encode(part, parts.length);
+    } catch (error) {
+      if (part.length === 1 && only !== undefined) onUnfit(only, error);
+    }
+    if (part.length > 1 && (bytes === null || bytes.length > limits.maxBatchBytes)) {
       count = Math.ceil(part.length / 2);
       continue;
     }
-    take(part, bytes);
-    isFirst = false;
+    if (bytes !== null) parts.push({ flowCount: part.length, bytes });
     from += part.length;
     count = Math.min(limits.maxFlowsPerBatch, reports.length - from);
   } while (from < reports.length);
+  return parts;
 }

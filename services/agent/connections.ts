@@ -3,6 +3,7 @@
  * that has news. A connection counts as begun in exactly one report; bytes and packets are what came since the last.
  */
 import type { State } from '../../schemas/closed-lists.ts';
+import { type Checkpoint, connectionName, type Reported } from './checkpoint.ts';
 import type { ConnectionEvent, Counters, Ends, FlowEvent } from './flow-event.ts';
 
 /** What one report says of one connection. Times are ms since the epoch. */
@@ -29,6 +30,8 @@ export interface ConnectionTableOptions {
   readonly observedSinceMs: number;
   /** Until when an earlier run of this agent reported; `null`: this host was never looked at before. */
   readonly reportedUntilMs: number | null;
+  /** What that run had reported of the connections then open; `null`: not known, so their age decides. */
+  readonly checkpoint: Checkpoint | null;
 }
 
 interface Connection {
@@ -68,6 +71,10 @@ function larger(a: Counters, b: Counters): Counters {
     packetsForward: Math.max(a.packetsForward, b.packetsForward),
     packetsReverse: Math.max(a.packetsReverse, b.packetsReverse),
   };
+}
+
+function notBelow(counters: Counters, before: Counters): boolean {
+  return counters.packetsForward >= before.packetsForward && counters.packetsReverse >= before.packetsReverse;
 }
 
 function moved(a: Counters, b: Counters): boolean {
@@ -217,23 +224,36 @@ export class ConnectionTable {
 
   /** A connection whose begin this run did not see: from before it, or the event was lost. */
   #createOlder(event: ConnectionEvent): Connection {
-    const { observedSinceMs, reportedUntilMs } = this.#options;
+    const { observedSinceMs, reportedUntilMs, checkpoint } = this.#options;
     const firstLook = this.#completeDumpCount === 0;
     // Without an age: what the first dump shows is older than this run, what a later one shows is younger.
-    const startMs = event.timeMs - (event.ageMs ?? (firstLook ? event.timeMs : 0));
-    const older = startMs < observedSinceMs;
-    const inGap = older && reportedUntilMs !== null && startMs > reportedUntilMs;
+    const startMs = event.ageMs === null ? (firstLook ? 0 : event.timeMs) : event.timeMs - event.ageMs;
     const connection = this.#create(event, startMs);
-    if (!older || inGap) return connection;
-    // What it did before anyone looked belongs to no interval of ours.
-    connection.reported = connection.counters;
-    connection.reportedMs = observedSinceMs;
-    connection.startMs = Math.min(observedSinceMs, event.timeMs);
-    if (reportedUntilMs !== null || event.state === 'closed') {
-      connection.uncounted = false;
-      connection.reportedState = event.state;
+    const reported = firstLook ? checkpoint?.get(connectionName(event.ends)) : undefined;
+    if (reported !== undefined && notBelow(connection.counters, reported)) {
+      connection.startMs = reportedUntilMs ?? observedSinceMs;
+      this.#goOnFrom(connection, reported, reported.state);
+      return connection;
     }
+    if (startMs >= observedSinceMs) return connection;
+    if (reportedUntilMs !== null && (checkpoint !== null || startMs > reportedUntilMs)) {
+      // It began while nobody looked: all that it did is still to be told.
+      connection.startMs = Math.min(event.timeMs, Math.max(startMs, reportedUntilMs));
+      return connection;
+    }
+    // What it did before anyone looked belongs to no interval of ours.
+    connection.startMs = Math.min(observedSinceMs, event.timeMs);
+    const isKnown = reportedUntilMs !== null || event.state === 'closed';
+    this.#goOnFrom(connection, connection.counters, isKnown ? event.state : null);
     return connection;
+  }
+
+  /** `reportedState`: as it was reported last; `null`: that it began is still to be reported. */
+  #goOnFrom(connection: Connection, reported: Counters, reportedState: State | null): void {
+    connection.reported = reported;
+    connection.reportedMs = connection.startMs;
+    connection.reportedState = reportedState;
+    connection.uncounted = reportedState === null;
   }
 
   #keep(key: string, connection: Connection): boolean {
@@ -321,6 +341,16 @@ export class ConnectionTable {
       if (gone && !(this.#dumpRunning && connection.goneInDump === this.#dumpNumber))
         this.#connections.delete(key);
     }
+  }
+
+  /** What was reported of the connections that are open. */
+  checkpoint(): Checkpoint {
+    const checkpoint = new Map<string, Reported>();
+    for (const { ends, goneInDump, reportedState, reported } of this.#connections.values()) {
+      if (goneInDump !== null || reportedState === null) continue;
+      checkpoint.set(connectionName(ends), { ...reported, state: reportedState });
+    }
+    return checkpoint;
   }
 
   #reportOf(connection: Connection, nowMs: number): ConnectionReport {

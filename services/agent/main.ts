@@ -54,8 +54,9 @@ async function openSender(config: Config, agentId: string, log: Logger): Promise
     });
   }
   // Loaded only where it is used: an agent is small.
-  const [{ openBus }, { createBusSender }] = await Promise.all([
+  const [{ openBus }, { topicSpecs }, { createBusSender }] = await Promise.all([
     import('../../lib/bus/open.ts'),
+    import('../../lib/bus/topics.ts'),
     import('./deliver-bus.ts'),
   ]);
   const bus = await openBus(config.bus, {
@@ -63,7 +64,7 @@ async function openSender(config: Config, agentId: string, log: Logger): Promise
     log,
     clientId: `eastwest-agent-${agentId}`,
   });
-  return createBusSender(bus, agentId);
+  return createBusSender(bus, topicSpecs(config.bus), agentId);
 }
 
 function showSpool(metrics: AgentMetrics, spool: Spool): void {

@@ -4,7 +4,7 @@ import { retryCauses } from './deliver.ts';
 import { spoolDropCauses } from './spool/spool.ts';
 
 /** Why flows were lost, wherever that was. */
-export const dropCauses = ['source', 'table-full', ...spoolDropCauses] as const;
+export const dropCauses = ['source', 'table-full', 'unfit', ...spoolDropCauses] as const;
 export type DropCause = (typeof dropCauses)[number];
 
 export type AgentMetrics = ReturnType<typeof makeMetrics>;

@@ -56,8 +56,8 @@ export class ProcessNames {
     this.#options = options;
   }
 
-  get wantedCount(): number {
-    return this.#wanted.size;
+  isWanted(inode: number): boolean {
+    return this.#wanted.has(inode);
   }
 
   want(inode: number): void {

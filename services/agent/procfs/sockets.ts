@@ -16,6 +16,9 @@ const listenMemoryMs = 60_000;
 /** A connection attempt that lasted this long before it went was not refused but never answered, ms. */
 const attemptTimeoutMs = 20_000;
 
+/** A new connection waits this many passes for its process, at most. */
+const maxHeldPasses = 2;
+
 /** Texts of listening sockets that are remembered, at most. */
 const maxListeningTexts = 4096;
 
@@ -33,6 +36,10 @@ interface Connection {
   processName: string;
   isNew: boolean;
   changed: boolean;
+  /** Socket whose process is the connection's; 0: none yet. */
+  inode: number;
+  /** Passes for which its begin was held back, in hope of the process. */
+  heldCount: number;
 }
 
 interface Row {
@@ -102,6 +109,8 @@ export interface SocketTableOptions {
   /** A socket appeared (or went) whose process should be found (or no longer). */
   readonly onSocket: (inode: number) => void;
   readonly onSocketGone: (inode: number) => void;
+  /** Whether the process of a socket is still being looked for. */
+  readonly isSought: (inode: number) => boolean;
 }
 
 export class SocketTable {
@@ -168,6 +177,7 @@ export class SocketTable {
 
   #setInode(row: Row, inode: number): void {
     row.inode = inode;
+    if (row.isReported) row.connection.inode = inode;
     this.#byInode.set(inode, row);
     this.#options.onSocket(inode);
   }
@@ -210,11 +220,26 @@ export class SocketTable {
   /** Tells what is new since the last call. */
   emitChanges(nowMs: number, emit: (event: ConnectionEvent) => void): void {
     for (const connection of this.#connections.values()) {
-      if (connection.isNew) emit(this.#event(connection.beganMs === 0 ? 'seen' : 'begin', connection, nowMs));
-      else if (connection.changed) emit(this.#event('update', connection, nowMs));
-      connection.isNew = false;
+      if (connection.isNew) {
+        if (this.#waitsForName(connection)) continue;
+        this.#emitNew(connection, nowMs, emit);
+      } else if (connection.changed) {
+        emit(this.#event('update', connection, nowMs));
+      }
       connection.changed = false;
     }
+  }
+
+  #waitsForName(connection: Connection): boolean {
+    const isSought = connection.inode !== 0 && this.#options.isSought(connection.inode);
+    // What the first pass shows is told at once, for only then it is known to be older.
+    return isSought && connection.beganMs !== 0 && connection.heldCount++ < maxHeldPasses;
+  }
+
+  #emitNew(connection: Connection, nowMs: number, emit: (event: ConnectionEvent) => void): void {
+    connection.isNew = false;
+    if (connection.beganMs === 0) emit(this.#event('seen', connection, nowMs));
+    else emit(this.#event('begin', connection, connection.beganMs));
   }
 
   #event(kind: ConnectionEvent['kind'], connection: Connection, timeMs: number): ConnectionEvent {
@@ -259,6 +284,8 @@ export class SocketTable {
         processName: '',
         isNew: true,
         changed: false,
+        inode: 0,
+        heldCount: 0,
       };
       this.#connections.set(pair, connection);
     }
@@ -295,6 +322,7 @@ export class SocketTable {
     if (--connection.rowCount > 0) return;
     const pair = connection.key.slice(0, connection.key.lastIndexOf(' '));
     if (this.#connections.get(pair) === connection) this.#connections.delete(pair);
+    if (connection.isNew) this.#emitNew(connection, nowMs, emit);
     const tried = connection.state === 'new';
     const lostMs = nowMs - connection.beganMs;
     const state: State = tried ? (lostMs >= attemptTimeoutMs ? 'timed_out' : 'unknown') : 'closed';

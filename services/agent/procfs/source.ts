@@ -84,6 +84,7 @@ export class ProcfsSource implements FlowSource {
       isOwn: options.isOwn,
       onSocket: (inode) => this.#processes.want(inode),
       onSocketGone: (inode) => this.#processes.forget(inode),
+      isSought: (inode) => this.#processes.isWanted(inode),
     });
   }
 

@@ -47,8 +47,10 @@ export interface PendingBatch {
 
 export interface NewBatch {
   readonly flowCount: number;
-  /** Drops the batch tells of beside `spool.pendingDropCount`. */
+  /** Drops elsewhere that the batch tells of. */
   readonly sourceDroppedCount: number;
+  /** How many of `spool.pendingDropCount` it tells of too. */
+  readonly spoolDropCount: number;
   readonly observedToMs: number;
   readonly bytes: Uint8Array;
 }
@@ -65,6 +67,8 @@ interface Segment {
 const segmentsPerLimit = 16;
 
 const stateFile = 'state.json';
+/** Two by turns: while one is written the other still belongs to the last batch. */
+const noteFiles = ['note-0', 'note-1'] as const;
 const segmentName = /^(\d{10})\.segment$/;
 
 function asError(error: unknown): Error {
@@ -86,6 +90,7 @@ export class Spool {
   #writable = true;
   #state: SpoolState = emptyState;
   #toldDropCount = 0;
+  #note: string | null = null;
   #sequence = 0;
   #waiting: (() => void) | null = null;
 
@@ -109,6 +114,11 @@ export class Spool {
   /** End of the last interval that an earlier run put here, ms since the epoch; `null`: there was none. */
   get observedToMs(): number | null {
     return this.#state.observedToMs === 0 ? null : this.#state.observedToMs;
+  }
+
+  /** The note of the last batch that an earlier run put here; `null`: there is none. */
+  get note(): string | null {
+    return this.#note;
   }
 
   get writable(): boolean {
@@ -147,6 +157,34 @@ export class Spool {
       this.#nextSegment = Math.max(0, ...this.#state.droppedSegments) + 1;
       const numbers = names.flatMap((name) => segmentName.exec(name)?.[1] ?? []).map(Number);
       for (const number of numbers.sort((a, b) => a - b)) this.#openSegment(number);
+      this.#note = this.#readNote(names);
+    } catch (error) {
+      this.#setUnwritable(asError(error));
+    }
+  }
+
+  #readNote(names: readonly string[]): string | null {
+    const { lastBootId, lastSequence } = this.#state;
+    for (const name of noteFiles.filter((one) => names.includes(one))) {
+      const text = this.#files.read(this.#path(name)).toString('utf8');
+      const end = text.indexOf('\n');
+      if (text.slice(0, end) === `${lastBootId} ${lastSequence}`) return text.slice(end + 1);
+    }
+    return null;
+  }
+
+  /**
+   * Keeps a text that belongs to the batch with this sequence, to be written just before the batch: a later run finds
+   * it as `note` if, and only if, that batch was the last one to be kept.
+   */
+  writeNote(sequence: number, text: string): void {
+    const name = noteFiles[sequence % noteFiles.length] ?? noteFiles[0];
+    try {
+      this.#files.replace(
+        this.#path(name),
+        Buffer.from(`${this.#options.bootId} ${sequence}\n${text}`),
+        false,
+      );
     } catch (error) {
       this.#setUnwritable(asError(error));
     }
@@ -179,18 +217,17 @@ export class Spool {
   }
 
   /**
-   * Takes a batch, which carries `nextSequence` and tells of `pendingDropCount`. Durable when it returns, unless the
-   * spool isn't writable. Never throws for a full or broken disk.
+   * Takes a batch, which carries `nextSequence`. Durable when it returns, unless the spool isn't writable. Never throws
+   * for a full or broken disk.
    */
   append(batch: NewBatch): void {
     this.#sequence++;
-    const pending = this.pendingDropCount;
-    this.#toldDropCount += pending;
+    this.#toldDropCount += batch.spoolDropCount;
     this.#unsaved.push({
       bootId: this.#options.bootId,
       sequence: this.#sequence,
       flowCount: batch.flowCount,
-      droppedCount: batch.sourceDroppedCount + pending,
+      droppedCount: batch.sourceDroppedCount + batch.spoolDropCount,
       toldDropCount: this.#toldDropCount,
       observedToMs: batch.observedToMs,
       batch: batch.bytes,
@@ -242,7 +279,7 @@ export class Spool {
     });
     segment.length += bytes.length;
     segment.toldDropCount = record.toldDropCount;
-    this.#state = { ...this.#state, observedToMs: Math.max(this.#state.observedToMs, record.observedToMs) };
+    this.#state = withLast(this.#state, record);
   }
 
   /** Drops the oldest segments until `length` more bytes fit. */
@@ -408,4 +445,14 @@ export class Spool {
     this.#segments = this.#segments.filter((other) => other !== segment);
     if (this.#segments.length === 0) this.#appendable = false;
   }
+}
+
+/** The state with a batch as the last one that is kept. */
+function withLast(state: SpoolState, head: RecordHead): SpoolState {
+  return {
+    ...state,
+    observedToMs: Math.max(state.observedToMs, head.observedToMs),
+    lastBootId: head.bootId,
+    lastSequence: head.sequence,
+  };
 }

@@ -11,6 +11,9 @@ const SpoolState = Type.Object({
   droppedSegments: Type.Array(Type.Integer({ minimum: 0 })),
   /** End of the last interval that was put into the spool, ms since the epoch; 0: never. */
   observedToMs: Type.Integer({ minimum: 0 }),
+  /** The last batch that was put into the spool; empty: none. */
+  lastBootId: Type.String(),
+  lastSequence: Type.Integer({ minimum: 0 }),
 });
 export type SpoolState = Static<typeof SpoolState>;
 
@@ -21,6 +24,8 @@ export const emptyState: SpoolState = {
   toldDropCount: 0,
   droppedSegments: [],
   observedToMs: 0,
+  lastBootId: '',
+  lastSequence: 0,
 };
 
 /** `null` where the text is no such state. */
