@@ -108,15 +108,17 @@ export function planUp(input: PlanInput): UpPlan {
   const tokensFile: Readonly<Record<string, string>> = keepsTokens(config)
     ? { 'ingest.tokensFile': resolve(folderPaths(config.runtime.dataDir).tokens) }
     : {};
+  // The store as well as its tables: it is to be stopped after those that use it.
+  const storeUsersNeed = embeddedStore ? ['store', 'migrate'] : ['migrate'];
   const processes = [
     ...(embeddedStore ? [spec('store', [])] : []),
     // It waits for the store by itself, and loads meanwhile.
     spec('migrate', []),
     spec('ingest', [], { set: tokensFile }),
     spec('kubelink', [], { set: { 'kubelink.sources': JSON.stringify(kubelinkSources(config)) } }),
-    spec('enrich', ['migrate']),
-    spec('query', ['migrate']),
-    spec('alert', ['migrate']),
+    spec('enrich', storeUsersNeed),
+    spec('query', storeUsersNeed),
+    spec('alert', storeUsersNeed),
     spec('agent', ['ingest'], { set: { 'agent.ingestUrl': ingestUrl }, ...tokenFor('EASTWEST_AGENT_TOKEN') }),
     ...(demo
       ? [

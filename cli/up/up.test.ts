@@ -41,6 +41,12 @@ describe('what up runs', () => {
     ]);
   });
 
+  test('the store is stopped after those that use it', () => {
+    for (const { name, dependsOn } of planOf().processes) {
+      assert.equal(dependsOn.includes('store'), ['enrich', 'query', 'alert'].includes(name), name);
+    }
+  });
+
   test('no generated bank beside sources of the operator, or when it is not wanted', () => {
     assert.ok(!namesOf(planOf(['kubelink.sources=[{kind: hosts, path: hosts.yaml}]'])).includes('demo'));
     assert.ok(!namesOf(planOf([], false)).includes('demo'));

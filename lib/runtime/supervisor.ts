@@ -65,6 +65,10 @@ interface Managed {
 const memoryIntervalMs = 5_000;
 /** How long the rest of a dead process' output is waited for. */
 const lastWordsMs = 300;
+/** A process' line that says the same as one before is shown again after this long; the log file has them all. */
+const repeatAfterMs = 10_000;
+/** How many different lines are remembered for that. */
+const shownLimit = 1_000;
 /** pino's number for warnings. */
 const warnLevel = 40;
 
@@ -108,6 +112,7 @@ class ProcessSupervisor implements Supervisor {
   readonly #all: readonly Managed[];
   readonly #settleReady: () => void;
   readonly #settleFailed: (failure: { name: string; reason: string }) => void;
+  readonly #shown = new Map<string, number>();
   #stopping = false;
   #stopped: Promise<void> | undefined;
   #memoryTimer: NodeJS.Timeout | undefined;
@@ -239,14 +244,13 @@ class ProcessSupervisor implements Supervisor {
   }
 
   #collect(managed: Managed, child: ChildProcess): void {
-    const { view } = this.#options;
     const { name } = managed.spec;
     const onLine = (line: string): void => {
       managed.file.write(`${line}\n`);
       const entry = parseLogLine(line);
       if (entry !== undefined && entry.level >= warnLevel) {
         managed.lastError = entry.message;
-        view.output(name, line);
+        this.#show(name, line, entry.message);
       }
     };
     const onErrorLine = (line: string): void => {
@@ -255,7 +259,7 @@ class ProcessSupervisor implements Supervisor {
       // Of a stack trace the terminal gets the message; where it happened is in the log file.
       if (text !== '' && !text.startsWith('at ')) {
         managed.lastError = text;
-        view.output(name, line);
+        this.#show(name, line, text);
       }
     };
     for (const [stream, handle] of [
@@ -266,6 +270,21 @@ class ProcessSupervisor implements Supervisor {
       stream?.on('data', (chunk: Uint8Array) => splitter.push(chunk));
       stream?.on('end', () => splitter.end());
     }
+  }
+
+  /** Shows a line, but not one that says the same again soon, nor what processes say when everything is stopped. */
+  #show(name: string, line: string, message: string): void {
+    const key = `${name} ${message}`;
+    const now = performance.now();
+    const shownAt = this.#shown.get(key);
+    if (this.#stopping || (shownAt !== undefined && now - shownAt < repeatAfterMs)) {
+      return;
+    }
+    if (this.#shown.size >= shownLimit) {
+      this.#shown.clear();
+    }
+    this.#shown.set(key, now);
+    this.#options.view.output(name, line);
   }
 
   #onMessage(managed: Managed, message: ChildMessage): void {
