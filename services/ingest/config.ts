@@ -40,10 +40,11 @@ export const IngestConfig = Type.Object(
       maximum: 65_535,
       description: 'TCP port that flows are taken on; 0 takes a free one.',
     }),
-    tokens: Type.Record(Type.String({ minLength: 16 }), TokenGrant, {
+    tokens: Type.Record(Type.String({ pattern: '^\\S{16,}$' }), TokenGrant, {
       default: {},
+      additionalProperties: false,
       secret: true,
-      description: 'Tokens of 16 or more characters, each with what its bearer may report.',
+      description: 'Tokens of 16 or more characters without spaces, each with what its bearer may report.',
     }),
     tokensFile: Type.String({
       default: '',
