@@ -27,7 +27,7 @@ export interface World {
   readonly policy: PolicyDocument;
   /**
    * Resolves when everything that is in the topic `inventory` now has been applied, so that a flow is never joined with
-   * an inventory older than its own arrival. Gives up waiting (not the inventory) after `waitMs`.
+   * an inventory older than its own arrival. Gives up only when nothing was applied for `waitMs`.
    */
   catchUp(waitMs: number, signal: AbortSignal): Promise<void>;
   close(): Promise<void>;
@@ -162,9 +162,17 @@ export async function openWorld(options: WorldOptions): Promise<World> {
         ends.filter(
           ({ partition, earliest, next }) => next > earliest && (applied.get(partition) ?? 0) < next,
         );
-      const deadline = Date.now() + waitMs;
-      while (behind().length > 0 && Date.now() < deadline && !signal.aborted)
+      let progress = inventory.generation;
+      let deadline = Date.now() + waitMs;
+      while (behind().length > 0 && !signal.aborted) {
+        if (inventory.generation !== progress) {
+          // What is there is being read: however long it takes, it is worth the wait.
+          progress = inventory.generation;
+          deadline = Date.now() + waitMs;
+        } else if (Date.now() > deadline) break;
         await pause(catchUpStepMs, signal);
+      }
+      if (signal.aborted) return;
       // The last messages may have been compacted away, which no reader can see: don't wait for them again.
       for (const { partition, next } of behind()) applied.set(partition, next);
     },
