@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { readHosts } from './hosts.ts';
 
@@ -116,4 +117,14 @@ test('a file of another kind is one problem that says what was expected', () => 
   assert.equal(entities.size, 0);
   assert.equal(malformed[0]?.ref, null);
   assert.match(malformed[0]?.message ?? '', /a hosts file has hosts, ranges, network/);
+});
+
+test('the hosts file of docs/inventory.md is read without a complaint', () => {
+  const page = readFileSync(new URL('../../../docs/inventory.md', import.meta.url), 'utf8');
+  const example = [...page.matchAll(/```yaml\n([\s\S]*?)```/g)]
+    .map(([, yaml = '']) => yaml)
+    .find((yaml) => yaml.includes('hosts:\n'));
+  const { entities, malformed } = readHosts(example ?? '');
+  assert.deepEqual(malformed, []);
+  assert.equal(entities.size, 2);
 });
