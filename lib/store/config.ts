@@ -42,7 +42,7 @@ export const ReaderConfig = Type.Object(
       description:
         'ClickHouse user for SQL that people write; it needs a readonly=1 profile and SELECT on the database only.',
     }),
-    password: Type.String({ default: '', description: 'Password of that user.' }),
+    password: Type.String({ default: '', secret: true, description: 'Password of that user.' }),
   },
   { default: {}, additionalProperties: false, description: 'The user that runs the SQL of people.' },
 );
@@ -93,7 +93,7 @@ export const StoreConfig = Type.Object(
       minLength: 1,
       description: 'ClickHouse user that writes and migrates.',
     }),
-    password: Type.String({ default: '', description: 'Password of that user.' }),
+    password: Type.String({ default: '', secret: true, description: 'Password of that user.' }),
     queryTimeoutMs: Type.Integer({
       default: 60_000,
       minimum: 100,
