@@ -1,8 +1,8 @@
 /** Asks the HTTP API; failures come in words that say what to do. */
 import { request as httpRequest } from 'node:http';
 import { exitCodes, OperatorError } from '../../lib/runtime/exit.ts';
+import { defaultUrl } from './options.ts';
 
-export const defaultUrl = 'http://127.0.0.1:8080';
 /** Longest wait for an answer, milliseconds. */
 const timeoutMs = 120_000;
 

@@ -1,8 +1,9 @@
 /** `eastwest unknown`, `connections` and `edges`. */
 import { exitCodes } from '../../lib/runtime/exit.ts';
 import type { Edge, List, Seen } from './answers.ts';
-import { type FlowOptions, flowParameters, start } from './options.ts';
+import { type FlowOptions, flowParameters } from './options.ts';
 import { listText } from './screen.ts';
+import { start } from './start.ts';
 import { severityTone, verdictTone } from './style.ts';
 import type { Cell, Column } from './table.ts';
 import { agoText, bytesText, countText, endpointText, labelsText, placeText, whoText } from './words.ts';

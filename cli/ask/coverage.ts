@@ -1,6 +1,7 @@
 /** `eastwest coverage`. */
 import type { Coverage, Covered } from './answers.ts';
-import { type FlowOptions, flowParameters, start } from './options.ts';
+import { type FlowOptions, flowParameters } from './options.ts';
+import { start } from './start.ts';
 import type { Tone } from './style.ts';
 import type { Cell, Column } from './table.ts';
 import { bytesText, countText, shareText, whoText } from './words.ts';

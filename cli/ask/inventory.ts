@@ -1,7 +1,8 @@
 /** `eastwest workloads`, `who` and `alerts`. */
 import type { Alert, List, Workload } from './answers.ts';
-import { type AskOptions, start } from './options.ts';
+import type { AskOptions } from './options.ts';
 import { listText } from './screen.ts';
+import { start } from './start.ts';
 import type { Tone } from './style.ts';
 import type { Cell, Column } from './table.ts';
 import { agoText, countText, labelsText } from './words.ts';

@@ -1,6 +1,7 @@
 /** `eastwest ledger`. */
 import type { Ledger } from './answers.ts';
-import { type AskOptions, start } from './options.ts';
+import type { AskOptions } from './options.ts';
+import { start } from './start.ts';
 import type { Cell, Column } from './table.ts';
 import { agoText, countText, millisecondsText } from './words.ts';
 

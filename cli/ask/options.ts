@@ -1,7 +1,7 @@
 /** Options that asking commands share. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { type Client, defaultUrl, openClient } from './client.ts';
-import { openScreen, type Screen } from './screen.ts';
+
+export const defaultUrl = 'http://127.0.0.1:8080';
 
 export interface AskOptions {
   readonly url: string;
@@ -93,13 +93,4 @@ export function flowParameters(options: FlowOptions): Record<string, string | un
     sort,
     limit,
   };
-}
-
-export interface Asking {
-  readonly client: Client;
-  readonly screen: Screen;
-}
-
-export function start(options: AskOptions): Asking {
-  return { client: openClient(options.url), screen: openScreen(options.wide === true) };
 }

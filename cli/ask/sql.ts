@@ -2,7 +2,8 @@
 import { text } from 'node:stream/consumers';
 import { exitCodes, OperatorError } from '../../lib/runtime/exit.ts';
 import type { SqlAnswer } from './answers.ts';
-import { type AskOptions, start } from './options.ts';
+import type { AskOptions } from './options.ts';
+import { start } from './start.ts';
 import { countText } from './words.ts';
 
 export interface SqlOptions extends AskOptions {
