@@ -162,7 +162,7 @@ export class ConnectionTable {
         }
         return;
       }
-      this.#gone(existing, event.timeMs, existing.state === 'closed' ? 'closed' : 'unknown');
+      this.#lost(existing, event.timeMs);
     }
     if (existing !== undefined) this.#makeWay(event.key, existing);
     const connection = this.#create(event, event.timeMs);
@@ -302,12 +302,16 @@ export class ConnectionTable {
       if (connection.goneInDump !== null || connection.dumpNumber === this.#dumpNumber) continue;
       if (connection.createdMs >= this.#dumpBeganMs) continue;
       if (++connection.missedDumpCount < missedDumpLimit) continue;
-      connection.goneInDump = this.#dumpNumber;
-      if (connection.state !== 'closed') {
-        connection.state = 'unknown';
-        connection.endMs = nowMs;
-      }
+      this.#lost(connection, nowMs);
     }
+  }
+
+  /** It is gone, and nobody saw how. */
+  #lost(connection: Connection, timeMs: number): void {
+    connection.goneInDump = this.#dumpNumber;
+    if (connection.state === 'closed') return;
+    connection.state = 'unknown';
+    connection.endMs = Math.max(timeMs, connection.startMs);
   }
 
   #hasNews(connection: Connection): boolean {

@@ -209,10 +209,7 @@ export class Spool {
       return;
     }
     this.#toldDropCount = Math.max(this.#toldDropCount, last.head.toldDropCount);
-    this.#state = {
-      ...this.#state,
-      observedToMs: Math.max(this.#state.observedToMs, last.head.observedToMs),
-    };
+    this.#state = withLast(this.#state, last.head);
     this.#segments.push({ number, length: validLength, records, toldDropCount: last.head.toldDropCount });
   }
 
