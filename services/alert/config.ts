@@ -55,18 +55,19 @@ export const AlertConfig = Type.Object(
       default: secondMs,
       minimum: 50,
       maximum: 10 * minuteMs,
-      description: 'How often the store is asked for new edges, ms.',
+      description:
+        'How often the store is asked for new edges, ms; less often where an answer takes over a fifth of that.',
     }),
     overlapMs: Type.Integer({
       default: 2 * minuteMs,
       minimum: secondMs,
       maximum: dayMs,
-      description: 'How far back each question reaches, for inserts that became visible late, ms.',
+      description: 'How far back the store is asked every 30 s, for inserts that became visible late, ms.',
     }),
     identityWaitMs: Type.Integer({
       default: 5 * secondMs,
       minimum: 0,
-      maximum: minuteMs,
+      maximum: 8 * secondMs,
       description: 'How long an edge waits for the labels of its ends to arrive, ms.',
     }),
     maxEdgesPerPoll: Type.Integer({

@@ -20,6 +20,12 @@ import type { AlertState } from './state.ts';
 const rememberMs = 10_000;
 /** Longest pause after polls that failed, ms. */
 const maxPauseMs = 15_000;
+/** Most polls reach back this far only, ms: the whole overlap costs more and is for inserts that took long. */
+const shortOverlapMs = 10_000;
+/** How often a poll reaches back over the whole overlap, ms. */
+const sweepIntervalMs = 30_000;
+/** A poll that took t is followed by a pause of this many t at least, so that the store has its time for others. */
+const pausesPerPoll = 4;
 
 export interface WatcherParts {
   readonly config: AlertConfig;
@@ -52,6 +58,7 @@ export class Watcher {
   /** Whether events may be in the table that no delivery was offered. */
   #uncertain = false;
   #summaryAtMs = Number.NEGATIVE_INFINITY;
+  #sweptAtMs = Number.NEGATIVE_INFINITY;
   #rememberedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(parts: WatcherParts) {
@@ -62,10 +69,10 @@ export class Watcher {
     const { config, metrics, log, readiness } = this.#parts;
     let failures = 0;
     while (!signal.aborted) {
-      const stop = metrics.pollSeconds.startTimer();
+      const started = performance.now();
       try {
         await this.#poll();
-        stop();
+        metrics.pollSeconds.observe((performance.now() - started) / 1000);
         failures = 0;
         readiness.set('store', true);
       } catch (error) {
@@ -75,8 +82,11 @@ export class Watcher {
         if (failures === 0) log.warn({ why }, 'new edges cannot be asked for; trying again');
         failures++;
       }
-      const pauseMs = Math.min(maxPauseMs, config.pollIntervalMs * 2 ** Math.min(failures, 10));
-      const waitMs = failures === 0 ? config.pollIntervalMs : pauseMs;
+      const pauseMs =
+        failures === 0
+          ? Math.max(config.pollIntervalMs, pausesPerPoll * (performance.now() - started))
+          : config.pollIntervalMs * 2 ** Math.min(failures, 10);
+      const waitMs = Math.min(maxPauseMs, pauseMs);
       await delay(waitMs, undefined, { signal }).catch(() => undefined);
     }
     await this.#parts.remember();
@@ -86,12 +96,15 @@ export class Watcher {
     const { config, store, state, deliveries } = this.#parts;
     const standing = await readStanding(store);
     this.#allowance ??= new Allowance(config.maxAlertsPerMinute, standing.recentCount);
+    const sweeps = performance.now() - this.#sweptAtMs >= sweepIntervalMs;
+    const overlapMs = sweeps ? config.overlapMs : Math.min(config.overlapMs, shortOverlapMs);
     const edges = await findNewEdges(store, {
-      sinceMs: Math.max(state.baselineMs, state.cursorMs - config.overlapMs),
+      sinceMs: Math.max(state.baselineMs, state.cursorMs - overlapMs),
       scope: config.scope,
       identityWaitMs: config.identityWaitMs,
       limit: config.maxEdgesPerPoll,
     });
+    if (sweeps) this.#sweptAtMs = performance.now();
     // What a failed write left in the table after all was just left out as known, so the deliveries have to look.
     if (this.#uncertain) for (const delivery of deliveries) delivery.recheck();
     this.#uncertain = false;
