@@ -14,22 +14,15 @@ import { identityId, ruleId } from '../lib/inventory/ids.ts';
 import { migrate } from '../lib/store/migrate.ts';
 import { openStore } from '../lib/store/open.ts';
 import type { Store } from '../lib/store/store.ts';
+import { enrichGroup, topics } from '../schemas/topics.ts';
 import { startClickHouse } from './support/clickhouse.ts';
 import { feed, publishEstate } from './support/estate-feed.ts';
 import { startKafka } from './support/kafka.ts';
 import { type ServiceProcess, startService } from './support/service-process.ts';
-import { enrichGroup, topics } from '../schemas/topics.ts';
+import { until } from './support/until.ts';
 
 const flowCount = 200_000;
 const log = pino({ level: 'silent' });
-
-async function until(what: string, timeoutMs: number, done: () => Promise<boolean>, detail: () => string = () => ''): Promise<void> {
-  const deadline = Date.now() + timeoutMs;
-  while (!(await done())) {
-    if (Date.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}\n${detail()}`);
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
-}
 
 interface StoredRow {
   readonly key: string;
@@ -43,20 +36,39 @@ interface StoredRow {
   readonly rule: string;
 }
 
-function zoneOf(kind: string, name: string, zones: ReadonlyMap<string, 'inside' | 'outside'>): 'inside' | 'outside' {
+function zoneOf(
+  kind: string,
+  name: string,
+  zones: ReadonlyMap<string, 'inside' | 'outside'>,
+): 'inside' | 'outside' {
   return kind === 'range' ? (zones.get(name) ?? 'inside') : 'inside';
 }
 
 /** What the row of a flow must be, in the words of the store. */
 function expectedRow(truth: Truth, zones: ReadonlyMap<string, 'inside' | 'outside'>): StoredRow {
-  const identity = (kind: string, cluster: string, namespace: string, name: string, labels: Readonly<Record<string, string>>): string =>
+  const identity = (
+    kind: string,
+    cluster: string,
+    namespace: string,
+    name: string,
+    labels: Readonly<Record<string, string>>,
+  ): string =>
     String(identityId({ kind, cluster, namespace, name, zone: zoneOf(kind, name, zones), labels }));
   const { src, dst } = {
     src: identity(truth.srcKind, truth.srcCluster, truth.srcNamespace, truth.srcName, truth.srcLabels),
     dst: identity(truth.dstKind, truth.dstCluster, truth.dstNamespace, truth.dstName, truth.dstLabels),
   };
   return {
-    key: [truth.agent, truth.srcIp, truth.srcPort, truth.dstIp, truth.dstPort, truth.protocol, truth.side, truth.startSecond].join(' '),
+    key: [
+      truth.agent,
+      truth.srcIp,
+      truth.srcPort,
+      truth.dstIp,
+      truth.dstPort,
+      truth.protocol,
+      truth.side,
+      truth.startSecond,
+    ].join(' '),
     src_workload: String(truth.srcWorkload),
     dst_workload: String(truth.dstWorkload),
     src_identity: src,
@@ -83,7 +95,11 @@ async function readRows(store: Store, modulo: number, part: number): Promise<Sto
 }
 
 /** Compares every row with the truth; returns the differences (the first few) and counts. */
-async function compare(store: Store, truths: readonly Truth[], zones: ReadonlyMap<string, 'inside' | 'outside'>) {
+async function compare(
+  store: Store,
+  truths: readonly Truth[],
+  zones: ReadonlyMap<string, 'inside' | 'outside'>,
+) {
   const expected = new Map<string, StoredRow>();
   for (const truth of truths) {
     const row = expectedRow(truth, zones);
@@ -116,7 +132,7 @@ async function run(busSettings: Record<string, string>, busConfig: BusConfig): P
   const storeConfig = clickhouse.config();
   const store = openStore(storeConfig, { log });
   const bus = await openBus(busConfig, { dataDir, log, clientId: 'test' });
-  const settings = { EASTWEST_RUNTIME_DATA_DIR: dataDir, EASTWEST_STORE_URL: clickhouse.url, ...busSettings };
+  const settings = { EASTWEST_RUNTIME_DATA_DIR: dataDir, ...busSettings };
   const processes = new Set<ServiceProcess>();
   const start = async (name: string, more: Record<string, string> = {}): Promise<ServiceProcess> => {
     const started = await startService(name, { ...settings, ...more });
@@ -127,10 +143,19 @@ async function run(busSettings: Record<string, string>, busConfig: BusConfig): P
     await migrate(store, { log });
     await bus.ensureTopics(topicSpecs(busConfig));
     const ingest = await start('ingest', { EASTWEST_INGEST_PORT: '0' });
-    await until('ingest is ready', 20_000, async () => (await fetch(`${ingest.probes}/readyz`)).ok, ingest.output);
+    await until(
+      'ingest is ready',
+      20_000,
+      async () => (await fetch(`${ingest.probes}/readyz`)).ok,
+      ingest.output,
+    );
     const ingestUrl = /"url":"([^"]+)"/.exec(ingest.output())?.[1];
     assert.ok(ingestUrl, `ingest did not say where it listens:\n${ingest.output()}`);
-    const enrichSettings = { EASTWEST_ENRICH_MAX_BLOCK_ROWS: '16384', EASTWEST_ENRICH_LINGER_MS: '200' };
+    const enrichSettings = {
+      EASTWEST_STORE_URL: clickhouse.url,
+      EASTWEST_ENRICH_MAX_BLOCK_ROWS: '16384',
+      EASTWEST_ENRICH_LINGER_MS: '200',
+    };
     let enrich = await start('enrich', enrichSettings);
 
     const estate = makeEstate({
@@ -172,22 +197,30 @@ async function run(busSettings: Record<string, string>, busConfig: BusConfig): P
       120_000,
       async () =>
         (await bus.positions(topics.flows, enrichGroup)).every(
-          ({ next, earliest, committed }) => next === earliest || (committed?.offset === next && committed.metadata === ''),
+          ({ next, earliest, committed }) =>
+            next === earliest || (committed?.offset === next && committed.metadata === ''),
         ),
       enrich.output,
     );
     const differences = await compare(store, truths, zones);
-    assert.equal(differences.length, 0, `${differences.length} differences among ${truths.length} flows:\n${differences.slice(0, 5).join('\n')}`);
+    assert.equal(
+      differences.length,
+      0,
+      `${differences.length} differences among ${truths.length} flows:\n${differences.slice(0, 5).join('\n')}`,
+    );
 
     const [sums] = await store.query<Record<string, string>>(
       `SELECT (SELECT count() FROM flows) AS raw, (SELECT sum(flows) FROM edges_1m) AS minutes, (SELECT sum(flows) FROM edges_1h) AS hours,
          (SELECT sum(flows_written) FROM batches) AS ledger,
          (SELECT sum(bytes_forward) FROM flows) = (SELECT sum(bytes_forward) FROM edges_1h) AS same_bytes`,
     );
-    assert.deepEqual(
-      sums,
-      { raw: String(truths.length), minutes: String(truths.length), hours: String(truths.length), ledger: String(truths.length), same_bytes: 1 },
-    );
+    assert.deepEqual(sums, {
+      raw: String(truths.length),
+      minutes: String(truths.length),
+      hours: String(truths.length),
+      ledger: String(truths.length),
+      same_bytes: 1,
+    });
   } finally {
     for (const running of processes) await running.kill();
     await bus.close();

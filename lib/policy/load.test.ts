@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { readPolicy } from './load.ts';
 
@@ -62,10 +63,20 @@ test('all errors of all files are reported at once', () => {
 });
 
 test('an unknown key is named', () => {
-  assert.deepEqual(problems(good.replace('ticket:', 'tikcet:')), ['rules.yaml:14 there is no key "tikcet" here']);
+  assert.deepEqual(problems(good.replace('ticket:', 'tikcet:')), [
+    'rules.yaml:14 there is no key "tikcet" here',
+  ]);
 });
 
 test('two rules of one name in one ruleset are refused', () => {
   const twice = `${good}      - { name: to-partners, from: [{ any: true }], to: [{ any: true }] }\n`;
   assert.match(problems(twice).join('\n'), /ruleset payments has a rule "to-partners" already/);
+});
+
+test('the example in docs/policy.md is a policy', () => {
+  const page = readFileSync(new URL('../../docs/policy.md', import.meta.url), 'utf8');
+  const example = /```yaml\n([\s\S]*?)```/.exec(page)?.[1] ?? '';
+  const result = readPolicy(new Map([['docs/policy.md', example]]));
+  assert.deepEqual(result.ok ? [] : result.problems, []);
+  assert.ok(result.ok && result.policy.rulesets[0]?.rules.length === 2);
 });

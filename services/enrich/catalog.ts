@@ -7,6 +7,7 @@ import { ruleId } from '../../lib/inventory/ids.ts';
 import type { Inventory, Owner } from '../../lib/inventory/inventory.ts';
 import type { Store } from '../../lib/store/store.ts';
 import type { PolicyDocument } from '../../schemas/policy.ts';
+import { dateTime64 } from './time.ts';
 
 type Row = Record<string, unknown>;
 
@@ -14,11 +15,6 @@ type Row = Record<string, unknown>;
 const chunkRows = 20000;
 /** `valid_to` of an interval that lasts, ms: the last second that ClickHouse reads as a number (in the year 2286). */
 const openEndMs = 9_999_999_999_000;
-
-/** A time as ClickHouse reads DateTime64(3) from JSON: seconds with three decimals. */
-function dateTime64(timeMs: number): string {
-  return (timeMs / 1000).toFixed(3);
-}
 
 function identityRow(inventory: Inventory, index: number): Row {
   const identity = inventory.identities.list[index];

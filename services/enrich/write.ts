@@ -11,6 +11,7 @@ import { insertToken, type Plan } from './plan.ts';
 import { judgeBlock, makeResolvedColumns, type ResolvedColumns, resolveBlock } from './resolve.ts';
 import { pause, retried } from './retry.ts';
 import { flowsBlock } from './rows.ts';
+import { dateTime64 } from './time.ts';
 import { AddressTraits } from './traits.ts';
 import type { World } from './world.ts';
 
@@ -26,10 +27,6 @@ export interface WriterOptions {
 
 /** How often a held block looks whether the inventory has caught up, ms. */
 const holdStepMs = 50;
-
-function dateTime64(timeMs: number): string {
-  return (timeMs / 1000).toFixed(3);
-}
 
 function ledgerRow(at: TopicPartition, entry: LedgerEntry): Record<string, unknown> {
   const { header, message } = entry;

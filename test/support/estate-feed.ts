@@ -1,7 +1,7 @@
 /** Sends an estate through the pipeline's own doors: inventory and policy to the bus, flows to ingest over HTTP. */
 import type { Estate, Truth } from '../../estate/index.ts';
 import type { Bus } from '../../lib/bus/bus.ts';
-import { inventoryKey, type InventoryEvent } from '../../lib/inventory/events.ts';
+import { type InventoryEvent, inventoryKey } from '../../lib/inventory/events.ts';
 import { publishPolicy } from '../../lib/policy/publish.ts';
 import { encodeFlowBatch, type FlowBatch } from '../../lib/wire/flow-batch.ts';
 import { topics } from '../../schemas/topics.ts';
@@ -13,7 +13,9 @@ async function publish(bus: Bus, events: readonly InventoryEvent[]): Promise<voi
   for (let at = 0; at < events.length; at += appendChunk) {
     await bus.append(
       topics.inventory,
-      events.slice(at, at + appendChunk).map((event) => ({ key: inventoryKey(event), value: Buffer.from(JSON.stringify(event)) })),
+      events
+        .slice(at, at + appendChunk)
+        .map((event) => ({ key: inventoryKey(event), value: Buffer.from(JSON.stringify(event)) })),
     );
   }
 }
@@ -27,7 +29,8 @@ async function post(ingestUrl: string, message: Uint8Array): Promise<void> {
     });
     const body = await response.text();
     if (response.status === 202) return;
-    if (response.status !== 429 && response.status !== 503) throw new Error(`ingest answered ${response.status}: ${body}`);
+    if (response.status !== 429 && response.status !== 503)
+      throw new Error(`ingest answered ${response.status}: ${body}`);
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
@@ -56,7 +59,10 @@ export async function feed(options: FeedOptions): Promise<Truth[]> {
   const truths: Truth[] = [];
   while (truths.length < options.flowCount) {
     const step = estate.step(estate.nowMs + options.stepMs);
-    await publish(bus, step.inventoryEvents.map(({ event }) => event));
+    await publish(
+      bus,
+      step.inventoryEvents.map(({ event }) => event),
+    );
     // One agent's batches go in order through one lane, as agents send them.
     const queues = Array.from({ length: lanes }, (): FlowBatch[] => []);
     const laneOf = new Map<string, number>();
