@@ -44,7 +44,10 @@ function escapeXml(text: string): string {
   return text.replace(/[<>&]/g, (char) => (char === '<' ? '&lt;' : char === '>' ? '&gt;' : '&amp;'));
 }
 
-/** Text of config.xml. Of the logs in tables only those named here exist: no trace, metric, text or part log. */
+/**
+ * Text of config.xml. An insert is on the disk when it is acknowledged, as the offsets of the bus are.
+ * Of the logs in tables only those named here exist: no trace, metric, text or part log.
+ */
 export function serverConfig(options: ServerOptions): string {
   const paths = serverPaths(options.folder);
   const cacheBytes = Math.floor(options.memoryBytes / 16);
@@ -67,6 +70,10 @@ export function serverConfig(options: ServerOptions): string {
   <uncompressed_cache_size>0</uncompressed_cache_size>
   <background_pool_size>${options.mergeThreads}</background_pool_size>
   <max_concurrent_queries>100</max_concurrent_queries>
+  <merge_tree>
+    <fsync_after_insert>1</fsync_after_insert>
+    <fsync_part_directory>1</fsync_part_directory>
+  </merge_tree>
   <user_directories><users_xml><path>${escapeXml(paths.users)}</path></users_xml></user_directories>
   <query_log>
     <database>system</database>
