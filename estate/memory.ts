@@ -25,7 +25,7 @@ export interface InventoryMemory {
 
 /** Reads a topic as it is now. */
 export async function readTopic(
-  bus: Bus,
+  bus: Pick<Bus, 'tail'>,
   topic: string,
   onMessage: (message: BusMessage) => void,
 ): Promise<void> {
@@ -125,7 +125,7 @@ export function nextPolicy(inForce: PolicyDocument | null, wanted: PolicyDocumen
 
 /** Reads both topics of the state. */
 export async function readMemory(
-  bus: Bus,
+  bus: Pick<Bus, 'tail'>,
   worldTag: number,
 ): Promise<{ inventory: InventoryMemory; policy: PolicyDocument | null }> {
   const reader = makeInventoryReader(worldTag);

@@ -568,7 +568,10 @@ class PatternBuilder {
   }
 
   #machinesAmongThemselves(): void {
-    const podTotal = this.list.reduce((sum, one) => sum + one.weight, 0);
+    const podTotal = this.list.reduce(
+      (sum, one) => sum + (one.outcome.verdict === 'allowed' ? one.weight : 0),
+      0,
+    );
     const total = podTotal * 0.12;
     const pools = this.#pools;
     const appservers = this.#world.groups.slice(machineGroups.length);

@@ -15,7 +15,7 @@ const chunkLength = 1000;
 const backoff = { initialMs: 250, maxMs: 5000 };
 
 export interface PublisherOptions {
-  readonly bus: Bus;
+  readonly bus: Pick<Bus, 'append'>;
   readonly log: Logger;
   readonly metrics: DemoMetrics;
   readonly signal: AbortSignal;
