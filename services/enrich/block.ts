@@ -10,6 +10,7 @@ import {
 } from '../../lib/wire/columns.ts';
 import type { BatchOutcome, DropCause } from '../../schemas/closed-lists.ts';
 import type { Plan } from './plan.ts';
+import { makeResolvedColumns, type ResolvedColumns } from './resolve.ts';
 import type { NamedBatchRows } from './rows.ts';
 import type { SeenBatches } from './sequences.ts';
 
@@ -41,6 +42,7 @@ export class BlockBuilder {
   readonly #limits: BlockLimits;
   readonly #networkIndex: (name: string) => number;
   #columns = makeFlowColumns(initialRows);
+  #resolved = makeResolvedColumns(0);
   #ledger: LedgerEntry[] = [];
   #batches: NamedBatchRows[] = [];
   #byteCount = 0;
@@ -54,6 +56,12 @@ export class BlockBuilder {
 
   get columns(): FlowColumns {
     return this.#columns;
+  }
+  /** Room for what becomes known of the rows. It is this block's own, as it is on its way while others are resolved. */
+  get resolved(): ResolvedColumns {
+    if (this.#resolved.verdict.length < this.#columns.capacity)
+      this.#resolved = makeResolvedColumns(this.#columns.capacity);
+    return this.#resolved;
   }
   get ledger(): readonly LedgerEntry[] {
     return this.#ledger;

@@ -8,7 +8,7 @@ import type { BlockBuilder, LedgerEntry } from './block.ts';
 import type { Catalog } from './catalog.ts';
 import type { EnrichMetrics } from './metrics.ts';
 import { insertToken, type Plan } from './plan.ts';
-import { judgeBlock, makeResolvedColumns, type ResolvedColumns, resolveBlock } from './resolve.ts';
+import { judgeBlock, type ResolvedColumns, resolveBlock } from './resolve.ts';
 import { pause, retried } from './retry.ts';
 import { flowsBlock } from './rows.ts';
 import { dateTime64 } from './time.ts';
@@ -56,7 +56,6 @@ function ledgerRow(at: TopicPartition, entry: LedgerEntry): Record<string, unkno
 export class BlockWriter {
   readonly #options: WriterOptions;
   readonly #traits: AddressTraits;
-  #resolved: ResolvedColumns = makeResolvedColumns(8192);
   /** Addresses waited for in vain are not waited for again until the inventory changes. */
   #heldInVainAt = -1;
 
@@ -97,8 +96,8 @@ export class BlockWriter {
   /** Names and judges the block as inventory and policy are now. */
   #prepare(block: BlockBuilder): { rows: ReturnType<typeof flowsBlock>; identityColumns: Int32Array[] } {
     const { world } = this.#options;
-    const { columns, batches } = block;
-    const resolved = this.#resolve(block);
+    const { columns, batches, resolved } = block;
+    this.#resolve(block);
     const engine = world.engine;
     judgeBlock(columns, resolved, world.inventory, engine);
     this.#countFlows(columns.count, resolved);
@@ -111,15 +110,12 @@ export class BlockWriter {
     };
   }
 
-  #resolve(block: BlockBuilder): ResolvedColumns {
+  /** Names both ends of all flows; returns how many ends have a pod address without an owner. */
+  #resolve(block: BlockBuilder): number {
     const { inventory, engine } = this.#options.world;
-    if (this.#resolved.verdict.length < block.columns.count)
-      this.#resolved = makeResolvedColumns(block.columns.capacity);
     this.#traits.refresh(engine);
-    this.#pendingCount = resolveBlock(block.columns, block.batches, this.#resolved, inventory, this.#traits);
-    return this.#resolved;
+    return resolveBlock(block.columns, block.batches, block.resolved, inventory, this.#traits);
   }
-  #pendingCount = 0;
 
   /** Waits, within bounds, until every pod address of the block has an owner. */
   async #waitForInventory(block: BlockBuilder, signal: AbortSignal): Promise<void> {
@@ -133,8 +129,7 @@ export class BlockWriter {
     while (!signal.aborted) {
       if (inventory.generation !== seenGeneration) {
         seenGeneration = inventory.generation;
-        this.#resolve(block);
-        if (this.#pendingCount === 0) return;
+        if (this.#resolve(block) === 0) return;
       }
       if (Date.now() >= deadline) {
         this.#heldInVainAt = inventory.generation;
