@@ -58,12 +58,10 @@ export function validationProblem(
   const value = givenOf(given, name);
   const near = property?.enum === undefined ? undefined : nearest(value, property.enum);
   const hint = near === undefined ? '' : `; did you mean "${near}"?`;
+  const said = failure.message ?? 'is wrong';
   return new ProblemError(
     kind,
-    `${name} is ${JSON.stringify(value.slice(0, 80))}, which ${failure.message ?? 'is wrong'}${hint} Expected: ${expected}`.replace(
-      /([^?]) Expected/,
-      '$1. Expected',
-    ),
+    `${name} ${JSON.stringify(value.slice(0, 80))} ${said}${hint === '' ? '.' : hint} Expected: ${expected}`,
     {
       parameter: name,
       expected,
