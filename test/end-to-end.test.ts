@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 import { pino } from 'pino';
 import { Default, Parse } from 'typebox/value';
 import { makeEstate, type Truth } from '../estate/index.ts';
@@ -94,12 +95,34 @@ async function readRows(store: Store, modulo: number, part: number): Promise<Sto
   );
 }
 
-/** Compares every row with the truth; returns the differences (the first few) and counts. */
+/**
+ * Whether a row says no less than the truth. The truth knows who had the address next; where that owner came after the row
+ * was written, the row may call exact what is ambiguous in hindsight. Who it names must be right all the same.
+ */
+function agrees(row: StoredRow, wanted: StoredRow, hindsight: { count: number }): boolean {
+  const [srcHow, srcSure, dstHow, dstSure] = row.how.split(' ');
+  const [srcWantedHow, srcWantedSure, dstWantedHow, dstWantedSure] = wanted.how.split(' ');
+  const sure = (stored: string | undefined, truth: string | undefined): boolean => {
+    if (stored === truth) return true;
+    if (stored !== 'exact' || truth !== 'ambiguous') return false;
+    hindsight.count++;
+    return true;
+  };
+  return (
+    isDeepStrictEqual({ ...row, how: '' }, { ...wanted, how: '' }) &&
+    srcHow === srcWantedHow &&
+    dstHow === dstWantedHow &&
+    sure(srcSure, srcWantedSure) &&
+    sure(dstSure, dstWantedSure)
+  );
+}
+
+/** Compares every row with the truth; returns the differences. */
 async function compare(
   store: Store,
   truths: readonly Truth[],
   zones: ReadonlyMap<string, 'inside' | 'outside'>,
-) {
+): Promise<string[]> {
   const expected = new Map<string, StoredRow>();
   for (const truth of truths) {
     const row = expectedRow(truth, zones);
@@ -107,22 +130,23 @@ async function compare(
     expected.set(row.key, row);
   }
   const differences: string[] = [];
+  const hindsight = { count: 0 };
   const parts = 8;
   for (let part = 0; part < parts; part++) {
     for (const row of await readRows(store, parts, part)) {
       const wanted = expected.get(row.key);
       if (wanted === undefined) differences.push(`not expected, or twice: ${JSON.stringify(row)}`);
-      else {
-        try {
-          assert.deepEqual(row, wanted);
-        } catch {
-          differences.push(`stored ${JSON.stringify(row)}\n  wanted ${JSON.stringify(wanted)}`);
-        }
+      else if (!agrees(row, wanted, hindsight)) {
+        differences.push(`stored ${JSON.stringify(row)}\n  wanted ${JSON.stringify(wanted)}`);
       }
       expected.delete(row.key);
     }
   }
   for (const key of expected.keys()) differences.push(`missing: ${key}`);
+  assert.ok(
+    hindsight.count < truths.length / 1000,
+    `${hindsight.count} ends are ambiguous in hindsight only: too many to be chance`,
+  );
   return differences;
 }
 
