@@ -69,25 +69,33 @@ async function post(
   let byteLength = 0;
   for (const chunk of chunks) byteLength += chunk.length;
   const send = address.protocol === 'https:' ? https.request : http.request;
-  const { promise, resolve, reject } = Promise.withResolvers<http.IncomingMessage>();
-  const request = send(address, {
-    method: 'POST',
-    agent: target.agent,
-    signal: AbortSignal.timeout(target.timeoutMs),
-    headers: {
-      'x-clickhouse-user': target.username,
-      ...(target.password === '' ? {} : { 'x-clickhouse-key': target.password }),
-      'content-type': 'application/octet-stream',
-      'content-length': byteLength,
-    },
-  });
-  request.on('response', resolve);
-  request.on('error', reject);
-  request.cork();
-  for (const chunk of chunks) request.write(chunk);
-  request.end();
+  const signal = AbortSignal.timeout(target.timeoutMs);
+  const attempt = (agent: http.Agent | false): Promise<http.IncomingMessage> => {
+    const { promise, resolve, reject } = Promise.withResolvers<http.IncomingMessage>();
+    const request = send(address, {
+      method: 'POST',
+      agent,
+      signal,
+      headers: {
+        'x-clickhouse-user': target.username,
+        ...(target.password === '' ? {} : { 'x-clickhouse-key': target.password }),
+        'content-type': 'application/octet-stream',
+        'content-length': byteLength,
+      },
+    });
+    request.on('response', resolve);
+    request.on('error', (error) => {
+      // The server had closed the kept connection before it saw the request: that is no failure of the server's.
+      if (agent !== false && request.reusedSocket && !signal.aborted) attempt(false).then(resolve, reject);
+      else reject(error);
+    });
+    request.cork();
+    for (const chunk of chunks) request.write(chunk);
+    request.end();
+    return promise;
+  };
   try {
-    const response = await promise;
+    const response = await attempt(target.agent);
     const text = await readAnswer(response);
     const status = response.statusCode ?? 0;
     const failed = status !== 200 || response.headers['x-clickhouse-exception-code'] !== undefined;
