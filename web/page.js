@@ -15,6 +15,7 @@ const state = readState(location.search);
 let answer = null;
 let coverage = null;
 let coverageAt = 0;
+let isLink = new URLSearchParams(location.search).has('src_identity');
 let asking = null;
 let timer = 0;
 let shown = '';
@@ -230,6 +231,9 @@ async function refresh() {
     answer = unknown;
     coverage = covered;
     answeredAt = Date.now();
+    // A link to one edge shows its evidence at once.
+    if (isLink && state.edge === '' && answer.items.length === 1) state.edge = edgeKey(answer.items[0]);
+    isLink = false;
     showFacts();
     showRows();
     await showEvidence();

@@ -3,7 +3,10 @@
 /** Parameters of /api/v1/unknown that may be typed. */
 const known = new Set([
   'app', 'namespace', 'cluster', 'src', 'dst', 'ip', 'src_ip', 'dst_ip', 'port', 'protocol', 'reason', 'direction', 'severity', 'sort',
+  'src_identity', 'dst_identity',
 ]);
+
+const isParameter = (key) => known.has(key) || /^(src|dst)_/.test(key);
 
 /** Splits what was typed into parameters of the API and words to look for in the rows. */
 export function readFilter(typed) {
@@ -12,15 +15,17 @@ export function readFilter(typed) {
   for (const token of typed.split(/\s+/).filter((each) => each !== '')) {
     const at = token.indexOf('=');
     const key = token.slice(0, at);
-    if (at > 0 && (known.has(key) || /^(src|dst)_/.test(key))) parameters[key] = token.slice(at + 1);
+    if (at > 0 && isParameter(key)) parameters[key] = token.slice(at + 1);
     else words.push(token.toLowerCase());
   }
   return { parameters, words };
 }
 
+/** The state of the page. Links (those of alerts, say) may carry parameters of the API: they become words of the filter. */
 export function readState(search) {
   const state = new URLSearchParams(search);
-  return { filter: state.get('q') ?? '', since: state.get('since') ?? '24h', edge: state.get('edge') ?? '' };
+  const linked = [...state].filter(([key]) => isParameter(key)).map(([key, value]) => `${key}=${value}`);
+  return { filter: [state.get('q') ?? '', ...linked].filter((part) => part !== '').join(' '), since: state.get('since') ?? '24h', edge: state.get('edge') ?? '' };
 }
 
 export function writeState({ filter, since, edge }) {

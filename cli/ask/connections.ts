@@ -35,16 +35,16 @@ function portText(edge: Edge): string {
 const unknownColumns: readonly Column[] = [
   { title: 'SEVERITY' },
   { title: 'SOURCE', min: 14 },
-  { title: 'PLACE', min: 8 },
-  { title: 'WORKLOAD', min: 10 },
+  { title: 'PLACE', min: 8, optional: true },
+  { title: 'WORKLOAD', min: 10, optional: true },
   { title: 'DESTINATION', min: 14 },
   { title: 'ADDRESS' },
   { title: 'PORT' },
   { title: 'REASON' },
   { title: 'FIRST SEEN', align: 'right' },
   { title: 'LAST SEEN', align: 'right' },
-  { title: 'CONNECTIONS', align: 'right' },
-  { title: 'BYTES', align: 'right' },
+  { title: 'COUNT', align: 'right' },
+  { title: 'BYTES', align: 'right', optional: true },
 ];
 
 function unknownRow(edge: Edge & Seen, nowMs: number): (string | Cell)[] {
@@ -84,14 +84,14 @@ export async function unknown(options: UnknownOptions): Promise<number> {
 
 const edgeColumns: readonly Column[] = [
   { title: 'SOURCE', min: 14 },
-  { title: 'PLACE', min: 8 },
+  { title: 'PLACE', min: 8, optional: true },
   { title: 'DESTINATION', min: 14 },
   { title: 'ADDRESS' },
   { title: 'PORT' },
   { title: 'VERDICT' },
   { title: 'RULE OR REASON', min: 10 },
-  { title: 'DIRECTION' },
-  { title: 'CONNECTIONS', align: 'right' },
+  { title: 'DIRECTION', optional: true },
+  { title: 'COUNT', align: 'right' },
   { title: 'BYTES', align: 'right' },
 ];
 
@@ -132,7 +132,7 @@ const connectionColumns: readonly Column[] = [
   { title: 'PROTOCOL' },
   { title: 'VERDICT' },
   { title: 'RULE OR REASON', min: 10 },
-  { title: 'CONNECTIONS', align: 'right' },
+  { title: 'COUNT', align: 'right' },
   { title: 'BYTES', align: 'right' },
 ];
 

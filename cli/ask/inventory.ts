@@ -26,7 +26,7 @@ const workloadColumns: readonly Column[] = [
   { title: 'LABELS', min: 12 },
   { title: 'CLUSTER', min: 8 },
   { title: 'NAMESPACE', min: 8 },
-  { title: 'NODE', min: 8 },
+  { title: 'NODE', min: 8, optional: true },
   { title: 'FROM' },
   { title: 'TO' },
 ];
@@ -63,7 +63,9 @@ export async function workloads(options: WorkloadOptions): Promise<void> {
   if (answer.items.length > 0) screen.table(workloadColumns, answer.items.map(workloadRow));
   const shown = answer.items.length === answer.total ? '' : `${countText(answer.items.length)} of `;
   screen.note(
-    answer.total === 0 ? 'nobody is known' : `${shown}${countText(answer.total)} address intervals`,
+    answer.total === 0
+      ? 'nobody is known'
+      : `${shown}${countText(answer.total)} ${answer.total === 1 ? 'address interval' : 'address intervals'}`,
   );
 }
 
@@ -77,15 +79,12 @@ export interface AlertOptions extends AskOptions {
 
 const stateTones: Readonly<Record<string, Tone>> = { delivered: 'good', pending: 'warn', failed: 'bad' };
 
-/** The line of a payload that tells people most; whole with --json. */
-function summaryOf(payload: unknown): string {
-  if (typeof payload !== 'object' || payload === null) return '';
-  const fields = new Map<string, unknown>(Object.entries(payload));
-  for (const name of ['summary', 'title', 'message', 'type']) {
-    const value = fields.get(name);
-    if (typeof value === 'string') return value;
-  }
-  return '';
+/** The sentence of a payload that tells people most; whole with --json. */
+function titleOf(payload: unknown): string {
+  if (typeof payload !== 'object' || payload === null || !('data' in payload)) return '';
+  const { data } = payload;
+  if (typeof data !== 'object' || data === null || !('title' in data)) return '';
+  return typeof data.title === 'string' ? data.title : '';
 }
 
 export async function alerts(options: AlertOptions): Promise<void> {
@@ -97,16 +96,16 @@ export async function alerts(options: AlertOptions): Promise<void> {
     { title: 'CREATED', align: 'right' },
     { title: 'STATE' },
     { title: 'TRIES', align: 'right' },
-    { title: 'RECEIVER', min: 10 },
+    { title: 'RECEIVER', min: 10, optional: true },
     { title: 'WHAT', min: 20 },
-    { title: 'LAST ERROR', min: 12 },
+    { title: 'LAST ERROR', min: 12, optional: true },
   ];
   const rows = answer.items.map((alert) => [
     agoText(alert.created, screen.nowMs),
     { text: alert.state, tone: stateTones[alert.state] ?? 'plain' },
     countText(alert.attempts),
     alert.receiver,
-    summaryOf(alert.payload),
+    titleOf(alert.payload),
     alert.lastError ?? '',
   ]);
   if (rows.length > 0) screen.table(columns, rows);

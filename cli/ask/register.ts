@@ -67,7 +67,15 @@ function registerInventory(program: Command): void {
     );
   addAskOptions(addLimitOption(addWindowOptions(program.command('alerts'))))
     .description('what was said to webhooks, or is still being tried')
-    .addOption(new Option('--state <state>', 'what became of it').choices(['pending', 'delivered', 'failed']))
+    .addOption(
+      new Option('--state <state>', 'what became of it').choices([
+        'pending',
+        'delivered',
+        'failed',
+        'recorded',
+        'summarised',
+      ]),
+    )
     .option('--receiver <name>', 'receiver')
     .action(async (options: AlertOptions) => (await import('./inventory.ts')).alerts(options));
 }

@@ -37,6 +37,20 @@ test('a table fits the terminal while it may cut, and never cuts an address', ()
   );
 });
 
+test('what is optional is left out before names are cut hard', () => {
+  const columns = [
+    { title: 'NAME', min: 8 },
+    { title: 'PLACE', min: 8, optional: true as const },
+    { title: 'COUNT' },
+  ];
+  const rows = [['n'.repeat(30), 'p'.repeat(30), '1']];
+  const [wide] = formatTable(columns, rows, { width: 70, style: plain });
+  const [narrow, row] = formatTable(columns, rows, { width: 45, style: plain });
+  assert.match(wide ?? '', /PLACE/);
+  assert.doesNotMatch(narrow ?? '', /PLACE/);
+  assert.ok(row?.startsWith('n'.repeat(30)));
+});
+
 test('a cut name keeps its begin and its end', () => {
   assert.equal(ellipsis('payments-api-7d9f8c6b5-x2x4z', 16), 'payments-a…x2x4z');
   assert.equal(ellipsis('short', 16), 'short');

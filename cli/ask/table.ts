@@ -11,9 +11,13 @@ export interface Column {
   readonly align?: 'left' | 'right';
   /** Narrowest it may get, in characters; without it the column is never cut (addresses, counts, times). */
   readonly min?: number;
+  /** Left out before others are cut below what is comfortable; the last of these first. */
+  readonly optional?: true;
 }
 
 const gap = 2;
+/** A column that may give way is read comfortably at this width. */
+const comfortable = 26;
 
 /** Characters a terminal gives to a text: two for wide ones, none for marks that combine. */
 export function displayWidth(text: string): number {
@@ -65,10 +69,33 @@ export function ellipsis(text: string, width: number): string {
   return `${head}…${tail}`;
 }
 
+function totalWidth(widths: readonly number[]): number {
+  return widths.reduce((sum, width) => sum + width, 0) + gap * (widths.length - 1);
+}
+
+/** Indexes of the columns that are shown. */
+function shownColumns(columns: readonly Column[], natural: readonly number[], available: number): number[] {
+  const shown = columns.map((_, index) => index);
+  const wanted = (): number =>
+    totalWidth(
+      shown.map((index) => {
+        const width = natural[index] ?? 0;
+        const min = columns[index]?.min;
+        return min === undefined ? width : Math.min(width, Math.max(min, comfortable));
+      }),
+    );
+  while (wanted() > available) {
+    const last = shown.findLast((index) => columns[index]?.optional === true);
+    if (last === undefined) break;
+    shown.splice(shown.indexOf(last), 1);
+  }
+  return shown;
+}
+
 /** Widths that fit `available`: the widest column that may give way does, one character at a time. */
 function fit(columns: readonly Column[], natural: readonly number[], available: number): number[] {
   const widths = [...natural];
-  let excess = widths.reduce((sum, width) => sum + width, 0) + gap * (columns.length - 1) - available;
+  let excess = totalWidth(widths) - available;
   while (excess > 0) {
     let widest = -1;
     widths.forEach((width, index) => {
@@ -89,16 +116,19 @@ function cellOf(value: string | Cell | undefined): Cell {
 
 /** Lines of a table; `width` is that of the terminal, `Infinity` for a pipe. */
 export function formatTable(
-  columns: readonly Column[],
+  allColumns: readonly Column[],
   rows: readonly (readonly (string | Cell)[])[],
   options: { readonly width: number; readonly style: Style },
 ): string[] {
   const { width, style } = options;
-  const cells = rows.map((row) => columns.map((_, index) => cellOf(row[index])));
-  const natural = columns.map((column, index) =>
-    Math.max(displayWidth(column.title), ...cells.map((row) => displayWidth(row[index]?.text ?? ''))),
+  const allCells = rows.map((row) => allColumns.map((_, index) => cellOf(row[index])));
+  const allNatural = allColumns.map((column, index) =>
+    Math.max(displayWidth(column.title), ...allCells.map((row) => displayWidth(row[index]?.text ?? ''))),
   );
-  const widths = fit(columns, natural, width);
+  const shown = shownColumns(allColumns, allNatural, width);
+  const pick = <T>(list: readonly T[]): T[] => list.filter((_, index) => shown.includes(index));
+  const columns = pick(allColumns);
+  const widths = fit(columns, pick(allNatural), width);
   const line = (row: readonly Cell[]): string =>
     columns
       .map((column, index) => {
@@ -110,5 +140,8 @@ export function formatTable(
         return column.align === 'right' ? space + painted : last ? painted : painted + space;
       })
       .join(' '.repeat(gap));
-  return [line(columns.map((column) => ({ text: column.title, tone: 'dim' }))), ...cells.map(line)];
+  return [
+    line(columns.map((column) => ({ text: column.title, tone: 'dim' }))),
+    ...allCells.map((row) => line(pick(row))),
+  ];
 }

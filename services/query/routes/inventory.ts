@@ -227,11 +227,12 @@ function rulesRoute(app: FastifyInstance, context: RouteContext): void {
   );
 }
 
+/** What may have become of an alert; `recorded` is one that nobody was to be told of. */
+const alertStates = ['pending', 'delivered', 'failed', 'recorded', 'summarised'] as const;
+
 const AlertsParameters = parameters({
   ...windowParameters,
-  state: Type.Optional(
-    Type.Enum(['pending', 'delivered', 'failed'], { description: 'pending, delivered or failed.' }),
-  ),
+  state: Type.Optional(Type.Enum([...alertStates], { description: `One of ${alertStates.join(', ')}.` })),
   receiver: text('Receiver, exactly.'),
   ...pageParameters,
 });
