@@ -15,7 +15,7 @@ export interface Reported extends Counters {
 export type Checkpoint = ReadonlyMap<string, Reported>;
 
 /** More connections than this are not kept: the next run then goes by their age. */
-const maxConnections = 20_000;
+export const maxCheckpointConnections = 20_000;
 
 const count = Type.Integer({ minimum: 0 });
 const Saved = Type.Array(
@@ -43,9 +43,9 @@ export function connectionName({
   return `${protocol} ${source} ${sourcePort} ${destination} ${destinationPort}${before}`;
 }
 
-/** Empty where there are too many. */
-export function encodeCheckpoint(checkpoint: Checkpoint): string {
-  if (checkpoint.size > maxConnections) return '';
+/** Empty for none. */
+export function encodeCheckpoint(checkpoint: Checkpoint | null): string {
+  if (checkpoint === null) return '';
   return JSON.stringify(
     [...checkpoint].map(([name, reported]) => [
       name,

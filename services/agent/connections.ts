@@ -3,7 +3,7 @@
  * that has news. A connection counts as begun in exactly one report; bytes and packets are what came since the last.
  */
 import type { State } from '../../schemas/closed-lists.ts';
-import { type Checkpoint, connectionName, type Reported } from './checkpoint.ts';
+import { type Checkpoint, connectionName, maxCheckpointConnections, type Reported } from './checkpoint.ts';
 import type { ConnectionEvent, Counters, Ends, FlowEvent } from './flow-event.ts';
 
 /** What one report says of one connection. Times are ms since the epoch. */
@@ -347,8 +347,9 @@ export class ConnectionTable {
     }
   }
 
-  /** What was reported of the connections that are open. */
-  checkpoint(): Checkpoint {
+  /** What was reported of the connections that are open; `null`: they are too many to keep. */
+  checkpoint(): Checkpoint | null {
+    if (this.#connections.size > maxCheckpointConnections) return null;
     const checkpoint = new Map<string, Reported>();
     for (const { ends, goneInDump, reportedState, reported } of this.#connections.values()) {
       if (goneInDump !== null || reportedState === null) continue;

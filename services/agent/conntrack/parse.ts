@@ -105,7 +105,7 @@ function setField(tail: Tail, tuple: Tuple, seen: { icmpId: boolean }, name: str
   }
 }
 
-function parseTail(tokens: readonly string[], from: number): Tail | null {
+function parseTail(text: string): Tail | null {
   const tail: Tail = {
     original: emptyTuple(),
     reply: emptyTuple(),
@@ -115,8 +115,7 @@ function parseTail(tokens: readonly string[], from: number): Tail | null {
   };
   let tuple = tail.original;
   let seen = { icmpId: false };
-  for (let i = from; i < tokens.length; i++) {
-    const token = tokens[i] ?? '';
+  for (const token of text.split(' ')) {
     if (token === '[UNREPLIED]') {
       tail.unreplied = true;
       continue;
@@ -136,27 +135,26 @@ function parseTail(tokens: readonly string[], from: number): Tail | null {
 
 /** Reads one line; `null` for anything that is no connection (other programs' messages, a cut line). */
 export function parseConntrackLine(line: string): ConntrackLine | null {
-  const tokens = line.split(/\s+/);
-  let at = tokens[0] === '' ? 1 : 0;
+  const tuples = line.indexOf('src=');
+  if (tuples < 0) return null;
+  const words = line.slice(0, tuples).trim().split(/\s+/);
+  let at = 0;
   let timeMs: number | null = null;
-  const stamp = /^\[(\d+)\.(\d{6})\]$/.exec(tokens[at] ?? '');
+  const stamp = /^\[(\d+)\.(\d{6})\]$/.exec(words[at] ?? '');
   if (stamp !== null) {
     timeMs = Number(stamp[1]) * 1000 + Math.floor(Number(stamp[2]) / 1000);
     at++;
   }
-  const kind = kinds[tokens[at] ?? ''];
+  const kind = kinds[words[at] ?? ''];
   if (kind !== undefined) at++;
-  const family = tokens[at];
+  const family = words[at];
   if (family !== 'ipv4' && family !== 'ipv6') return null;
-  const protocol = Number(tokens[at + 3]);
+  const protocol = Number(words[at + 3]);
   if (!Number.isInteger(protocol) || protocol < 0 || protocol > 255) return null;
-  at += 4;
-  let stateText = '';
-  let token = tokens[at] ?? '';
-  for (; at < tokens.length && !token.includes('='); token = tokens[++at] ?? '') {
-    if (/^[A-Z][A-Z0-9_]*$/.test(token)) stateText = token;
-  }
-  const tail = parseTail(tokens, at);
+  // Behind the protocol come the seconds left and, with some protocols, the state.
+  const last = words.length > at + 4 ? (words.at(-1) ?? '') : '';
+  const stateText = /^[A-Z][A-Z0-9_]*$/.test(last) ? last : '';
+  const tail = parseTail(line.slice(tuples));
   if (tail === null) return null;
   return {
     kind: kind ?? 'entry',

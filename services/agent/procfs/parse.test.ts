@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { parseEndpoints, parseOpenCount, parseSocketTable } from './parse.ts';
+import { parseEndpoints, parseSocketTable, parseTcpActivity } from './parse.ts';
 
 // Captured on Linux 6.18 (x86-64).
 const tcp = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode                                                     
@@ -60,12 +60,15 @@ test('a table that is empty, cut or no table has no rows', () => {
   }
 });
 
-test('the kernel counts the connections it opened and took', () => {
+test('the kernel counts the connections it opened and took, and what changed is seen without the tables', () => {
   const snmp = `Ip: Forwarding DefaultTTL
 Ip: 1 64
-Tcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens AttemptFails
-Tcp: 1 200 120000 -1 174 79 22
+Tcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens AttemptFails EstabResets CurrEstab InSegs
+Tcp: 1 200 120000 -1 174 79 22 0 5 14788
 `;
-  assert.equal(parseOpenCount(snmp), 253);
-  assert.equal(parseOpenCount('Ip: 1\n'), null);
+  const activity = parseTcpActivity(snmp);
+  assert.equal(activity?.openCount, 253);
+  assert.equal(parseTcpActivity(snmp.replace('14788', '99999'))?.fingerprint, activity.fingerprint);
+  assert.notEqual(parseTcpActivity(snmp.replace(' 5 ', ' 4 '))?.fingerprint, activity.fingerprint);
+  assert.equal(parseTcpActivity('Ip: 1\n'), null);
 });

@@ -96,16 +96,22 @@ export function parseEndpoints(text: string): { local: Endpoint; remote: Endpoin
   return { local: parseEndpoint(text.slice(0, gap)), remote: parseEndpoint(text.slice(gap).trim()) };
 }
 
-/**
- * Connections that this namespace ever began and took, of /proc/net/snmp (RFC 4022: tcpActiveOpens, tcpPassiveOpens);
- * `null` where the file lacks them.
- */
-export function parseOpenCount(snmp: string): number | null {
+export interface TcpActivity {
+  /** Connections that this namespace ever began and took. */
+  readonly openCount: number;
+  /** Another text than before: connections began or ended since. */
+  readonly fingerprint: string;
+}
+
+/** What /proc/net/snmp counts of TCP (RFC 4022), for a fraction of what reading the tables costs; `null`: nothing. */
+export function parseTcpActivity(snmp: string): TcpActivity | null {
   const [names, values] = snmp.split('\n').filter((line) => line.startsWith('Tcp:'));
   if (names === undefined || values === undefined) return null;
   const columns = names.split(' ');
   const figures = values.split(' ');
-  const active = Number(figures[columns.indexOf('ActiveOpens')]);
-  const passive = Number(figures[columns.indexOf('PassiveOpens')]);
-  return Number.isFinite(active + passive) ? active + passive : null;
+  const figure = (name: string): number => Number(figures[columns.indexOf(name)]);
+  const openCount = figure('ActiveOpens') + figure('PassiveOpens');
+  if (!Number.isFinite(openCount)) return null;
+  const changes = [openCount, figure('AttemptFails'), figure('EstabResets'), figure('CurrEstab')];
+  return { openCount, fingerprint: changes.join(' ') };
 }

@@ -170,6 +170,11 @@ export class SocketTable {
     }
   }
 
+  /** Instead of reading the rows of a protocol again: all are as they were. */
+  keep(protocol: SocketProtocol): void {
+    for (const [key, row] of this.#rows) if (key.startsWith(protocol)) row.pass = this.#pass;
+  }
+
   #isAnother(known: Row, state: number, inode: number): boolean {
     if (known.inode !== 0 && inode !== 0 && known.inode !== inode) return true;
     return stateOf(known.state) === 'closed' && isBeginning(state);

@@ -2,7 +2,7 @@
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import type { FlowEvent } from '../flow-event.ts';
 import type { FlowSource } from '../sources/source.ts';
-import { parseOpenCount, parseSocketTable } from './parse.ts';
+import { parseSocketTable, parseTcpActivity, type TcpActivity } from './parse.ts';
 import { ProcessNames } from './processes.ts';
 import { type SocketProtocol, SocketTable } from './sockets.ts';
 
@@ -24,6 +24,12 @@ const tables: readonly { file: string; protocol: SocketProtocol }[] = [
 
 /** A poll is followed by a pause of at least this many times what it took. */
 const pollRest = 30;
+
+/**
+ * The tables of TCP are read when the kernel's counters moved, else only this often, ms: to write them, the kernel
+ * walks through all its buckets, which takes milliseconds for a single socket too.
+ */
+const maxTcpRestMs = 10_000;
 
 const firstBufferBytes = 64 * 1024;
 
@@ -71,6 +77,8 @@ export class ProcfsSource implements FlowSource {
   #lastPollMs = 0;
   /** What the kernel had counted when we began. */
   #openCountAtStart: number | null = null;
+  #lastActivity: TcpActivity | null = null;
+  #lastTcpReadMs = 0;
   #droppedCount = 0;
 
   constructor(options: ProcfsSourceOptions) {
@@ -91,7 +99,7 @@ export class ProcfsSource implements FlowSource {
   async start(onFlowEvent: (event: FlowEvent) => void): Promise<void> {
     this.#onFlowEvent = onFlowEvent;
     this.#onFlowEvent({ kind: 'dump-begin', timeMs: Date.now() });
-    this.#openCountAtStart = this.#readOpenCount();
+    this.#openCountAtStart = this.#readActivity()?.openCount ?? null;
     this.#poll();
     this.#onFlowEvent({ kind: 'dump-end', timeMs: Date.now() });
     this.#schedule(0);
@@ -110,9 +118,9 @@ export class ProcfsSource implements FlowSource {
     );
   }
 
-  #readOpenCount(): number | null {
+  #readActivity(): TcpActivity | null {
     try {
-      return parseOpenCount(readFileSync(`${this.#options.root}/net/snmp`, 'latin1'));
+      return parseTcpActivity(readFileSync(`${this.#options.root}/net/snmp`, 'latin1'));
     } catch {
       return null;
     }
@@ -121,10 +129,20 @@ export class ProcfsSource implements FlowSource {
   #poll(): void {
     const nowMs = Date.now();
     this.#lastPollMs = nowMs;
-    // Counted before the tables are read, so that what begins in between is not taken for lost.
-    const openCount = this.#readOpenCount();
+    // Read before the tables, so that what begins in between is neither overlooked nor taken for lost.
+    const activity = this.#readActivity();
+    const hasTcpNews =
+      activity === null ||
+      activity.fingerprint !== this.#lastActivity?.fingerprint ||
+      nowMs - this.#lastTcpReadMs >= maxTcpRestMs;
+    this.#lastActivity = activity;
+    if (hasTcpNews) this.#lastTcpReadMs = nowMs;
     this.#sockets.beginPass();
     for (const { file, protocol } of tables) {
+      if (protocol === 'tcp' && !hasTcpNews) {
+        this.#sockets.keep(protocol);
+        continue;
+      }
       const length = this.#reader.read(`${this.#options.root}/net/${file}`);
       parseSocketTable(this.#reader.buffer, length, (endpoints, state, inode) =>
         this.#sockets.row(protocol, endpoints, state, inode, nowMs),
@@ -133,8 +151,8 @@ export class ProcfsSource implements FlowSource {
     this.#sockets.endPass(nowMs, this.#onFlowEvent);
     this.#processes.search((inode, name) => this.#sockets.named(inode, name));
     this.#sockets.emitChanges(nowMs, this.#onFlowEvent);
-    if (openCount !== null && this.#openCountAtStart !== null) {
-      const unseen = openCount - this.#openCountAtStart - this.#sockets.openCount;
+    if (activity !== null && this.#openCountAtStart !== null) {
+      const unseen = activity.openCount - this.#openCountAtStart - this.#sockets.openCount;
       this.#droppedCount = Math.max(this.#droppedCount, unseen);
     }
   }
