@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { readdir } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { Ajv } from 'ajv';
 import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
@@ -1074,5 +1077,112 @@ describe('ready', () => {
       await other.close();
       await away.close();
     }
+  });
+});
+
+describe('the description of the API', () => {
+  interface OpenApi {
+    paths: Record<
+      string,
+      { get?: { responses: Record<string, { content?: Record<string, { schema: object }> }> } }
+    >;
+  }
+
+  test('fits every answer', async () => {
+    const { paths } = await ask<OpenApi>('/openapi.json');
+    const ajv = new Ajv({ strict: false });
+    const described = Object.entries(paths).filter(
+      ([path, { get }]) => path.startsWith('/api/') && get !== undefined,
+    );
+    assert.ok(described.length >= 9);
+    for (const [path, { get }] of described) {
+      const schema = get?.responses['200']?.content?.['application/json']?.schema;
+      assert.ok(schema !== undefined, path);
+      const check = ajv.compile(closed(schema));
+      const more = path === '/api/v1/coverage' ? '?group_by=app&step=1h' : '';
+      assert.ok(check(await ask(path + more)), `${path}: ${ajv.errorsText(check.errors)}`);
+    }
+  });
+});
+
+/** The schema with every object closed, so that what an answer has beside it is seen. */
+function closed(schema: unknown): object {
+  return JSON.parse(JSON.stringify(schema), (_key, value) =>
+    typeof value === 'object' && value !== null && value.type === 'object' && 'properties' in value
+      ? { ...value, additionalProperties: false }
+      : value,
+  );
+}
+
+describe('the commands that ask', () => {
+  const program = fileURLToPath(new URL('../cli/eastwest.mjs', import.meta.url));
+  let url: string;
+
+  before(async () => {
+    await app.listen({ host: '127.0.0.1', port: 0 });
+    url = app.listeningOrigin;
+  });
+
+  function run(args: readonly string[], environment: Record<string, string> = {}) {
+    const { promise, resolve } = Promise.withResolvers<{ code: number; stdout: string; stderr: string }>();
+    const env = { ...process.env, EASTWEST_URL: url, ...environment };
+    execFile(process.execPath, [program, ...args], { env }, (error, stdout, stderr) => {
+      resolve({ code: typeof error?.code === 'number' ? error.code : 0, stdout, stderr });
+    });
+    return promise;
+  }
+
+  test('say the same as the API, and fail a pipeline when asked to', async () => {
+    const json = await run(['unknown', '--json', '--limit', '1000', '--fail-on-findings']);
+    assert.equal(json.code, 3);
+    assert.deepEqual(
+      JSON.parse(json.stdout).items,
+      (await ask<ListAnswer>('/api/v1/unknown?limit=1000')).items,
+    );
+    const none = await run(['unknown', '--app', 'nothing', '--fail-on-findings']);
+    assert.equal(none.code, 0);
+    assert.equal(none.stdout, '');
+  });
+
+  test('print aligned tables without colour into a pipe, remarks beside', async () => {
+    const { stdout, stderr, code } = await run(['unknown']);
+    assert.equal(code, 0);
+    const [head, first] = stdout.split('\n');
+    assert.equal(first?.indexOf('payments'), head?.indexOf('SOURCE'));
+    assert.match(first ?? '', /^critical .*oracle.* 1521\/tcp/);
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: colour codes begin with the escape character
+    assert.doesNotMatch(stdout, /\u001b/);
+    assert.match(stderr, /unexplained since/);
+    assert.match(stderr, /batches missing/);
+  });
+
+  test('answer each question', async () => {
+    for (const args of [
+      ['coverage', '--group-by', 'app', '--step', '1h'],
+      ['ledger'],
+      ['workloads', '--kind', 'vm'],
+      ['who', '10.20.0.7', '--at', 'now'],
+      ['connections', '--limit', '5'],
+      ['edges', '--verdict', 'denied'],
+      ['alerts', '--since', '7d'],
+      ['sql', 'SELECT {n:UInt8} AS n', '--param', 'n=7'],
+      ['sql', 'SELECT 1 AS one', '--format', 'csv'],
+    ]) {
+      const { code, stdout, stderr } = await run(args);
+      assert.equal(code, 0, `${args.join(' ')}: ${stderr}`);
+      assert.ok(stdout.split('\n').length >= 2, args.join(' '));
+    }
+  });
+
+  test('say how to start what does not answer, and what was wrong with a question', async () => {
+    const away = await run(['unknown'], { EASTWEST_URL: 'http://127.0.0.1:1' });
+    assert.equal(away.code, 1);
+    assert.match(away.stderr, /npx eastwest up/);
+    const wrong = await run(['unknown', '--since', 'yesterday']);
+    assert.equal(wrong.code, 2);
+    assert.match(wrong.stderr, /since is "yesterday"; expected a time/);
+    const sqlWrong = await run(['sql', 'SELECT nothing']);
+    assert.equal(sqlWrong.code, 2);
+    assert.match(sqlWrong.stderr, /nothing/);
   });
 });

@@ -74,10 +74,11 @@ export const QueryConfig = Type.Object(
       description: 'Longest time that one question to ClickHouse may take, in seconds.',
     }),
     silentAfterSeconds: Type.Integer({
-      default: 60,
+      default: 150,
       minimum: 1,
       maximum: 86_400,
-      description: 'An agent without a batch for this long is called silent, in seconds.',
+      description:
+        'An agent without a batch for this long is called silent, in seconds; keep it above twice `agent.heartbeatMs`.',
     }),
     ledgerLookbackHours: Type.Integer({
       default: 24,
