@@ -7,10 +7,10 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { readUpState } from '../cli/up/folder.ts';
+import { until } from './support/until.ts';
 
 const script = fileURLToPath(new URL('../cli/eastwest.mjs', import.meta.url));
 const run = promisify(execFile);
@@ -23,16 +23,6 @@ async function freePorts(count: number): Promise<number[]> {
     server.close();
     return typeof address === 'object' && address !== null ? address.port : 0;
   });
-}
-
-async function until<T>(what: string, limitMs: number, look: () => Promise<T | undefined>): Promise<T> {
-  const deadline = performance.now() + limitMs;
-  for (;;) {
-    const found = await look();
-    if (found !== undefined) return found;
-    assert.ok(performance.now() < deadline, `in ${limitMs} ms: ${what}`);
-    await delay(100);
-  }
 }
 
 /** Processes whose arguments name the folder, those that have ended but were not yet collected left out. */
@@ -77,7 +67,7 @@ describe('eastwest up', () => {
   });
   after(async () => {
     for (const child of started) child.kill('SIGKILL');
-    await until('all processes are gone', 10_000, async () => processesOf(folder).length === 0 || undefined);
+    await until('all processes are gone', 10_000, async () => processesOf(folder).length === 0);
     rmSync(folder, { recursive: true });
   });
 
@@ -96,7 +86,7 @@ describe('eastwest up', () => {
     until('the API is ready', limitMs, async () => {
       const answer = await fetch(`${url}/readyz`).catch(() => undefined);
       await answer?.body?.cancel();
-      return answer?.status === 200 || undefined;
+      return answer?.status === 200;
     });
   async function ask(...argv: string[]): Promise<string> {
     return (await run(process.execPath, [script, ...argv, '--url', url])).stdout;
@@ -109,16 +99,14 @@ describe('eastwest up', () => {
   test('is ready in 30 s, shows unexplained connections, survives its processes, keeps its data, leaves nothing', async (t) => {
     const first = start();
     await ready(30_000);
-    await until(
-      'it says that all is ready',
-      60_000,
-      async () => first.output().includes('Eastwest is ready') || undefined,
+    await until('it says that all is ready', 60_000, async () =>
+      first.output().includes('Eastwest is ready'),
     );
 
     await t.test('connections that no rule explains are listed within a minute', async () => {
       await until('unexplained connections', 60_000, async () => {
         const answer = JSON.parse(await ask('unknown', '--since', '5m', '--json'));
-        return answer.items.length > 0 || undefined;
+        return answer.items.length > 0;
       });
     });
 
@@ -128,9 +116,9 @@ describe('eastwest up', () => {
       const address = server.address();
       const port = typeof address === 'object' && address !== null ? address.port : 0;
       await fetch(`http://127.0.0.1:${port}/`).catch(() => undefined);
-      await until('the connection', 30_000, async () => {
+      await until('the connection', 15_000, async () => {
         const sql = `SELECT dst_port FROM flows WHERE dst_port = ${port} LIMIT 1`;
-        return (await ask('sql', sql, '--format', 'jsonl')).includes(String(port)) || undefined;
+        return (await ask('sql', sql, '--format', 'jsonl')).includes(String(port));
       });
       server.close();
     });
@@ -175,7 +163,7 @@ describe('eastwest up', () => {
       process.kill(before, 'SIGKILL');
       await until('another query process', 30_000, async () => {
         const now = pidOf('query');
-        return (now !== undefined && now !== before) || undefined;
+        return now !== undefined && now !== before;
       });
       await ready(30_000);
     });
@@ -192,11 +180,7 @@ describe('eastwest up', () => {
       await ready(30_000);
       assert.ok((await countFlows()) >= flows);
       second.child.kill('SIGKILL');
-      await until(
-        'all processes are gone',
-        10_000,
-        async () => processesOf(folder).length === 0 || undefined,
-      );
+      await until('all processes are gone', 10_000, async () => processesOf(folder).length === 0);
     });
   });
 });

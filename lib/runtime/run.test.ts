@@ -77,8 +77,11 @@ describe('a service that runs as a process', () => {
     const exited = once(child, 'exit');
     const outputs = [child.stdout, child.stderr].map((stream) => stream && once(stream, 'end'));
     const ended = async (): Promise<number | null> => {
+      const tooLate = setTimeout(() => child.kill('SIGKILL'), 15_000);
       await Promise.all(outputs);
-      return (await exited)[0];
+      const [code] = await exited;
+      clearTimeout(tooLate);
+      return code;
     };
     return { child, messages, output: () => text, ended };
   }

@@ -388,8 +388,9 @@ class ProcessSupervisor implements Supervisor {
   }
 
   #killAll(): void {
-    for (const managed of this.#all) {
-      signalGroup(managed.child?.pid, 'SIGKILL');
+    for (const { child } of this.#all) {
+      signalGroup(child?.pid, 'SIGKILL');
+      child?.kill('SIGKILL');
     }
   }
 }
