@@ -3,6 +3,7 @@ import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { ConfigError, type ConfigFlag, printConfigError, processInputs } from '../lib/runtime/config.ts';
 import { parseSetFlag } from '../lib/runtime/config-sources.ts';
 import { exitCodes, OperatorError } from '../lib/runtime/exit.ts';
+import manifest from '../package.json' with { type: 'json' };
 import { register as registerAsk } from './ask/register.ts';
 import { register as registerConfig } from './commands/config.ts';
 import { register as registerDoctor } from './commands/doctor.ts';
@@ -51,7 +52,7 @@ function globalArguments(options: GlobalOptions): string[] {
 function createProgram(): Command {
   return new Command('eastwest')
     .description('Who talks to whom across clusters, VMs and bare metal, and which of it can nobody explain?')
-    .version('0.1.0')
+    .version(manifest.version)
     .option('--config <file>', 'configuration file (default: eastwest.yaml here, if there is one)')
     .option('--set <section.key=value>', 'set a configuration key; may be repeated', collectSet, [])
     .option('--data-dir <folder>', 'folder of everything this machine keeps (runtime.dataDir)')
