@@ -28,6 +28,8 @@ export const folderRelations: Readonly<Record<string, readonly string[]>> = {
 
 /** Files that may import what their folder may not, and why they may. */
 export const importExceptions: Readonly<Record<string, readonly string[]>> = {
+  // Its version.
+  'cli/main.ts': ['package.json'],
   // The demo is a process of the command, its settings are configuration.
   'cli/processes.ts': ['estate'],
   'cli/sections.ts': ['estate'],
