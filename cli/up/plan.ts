@@ -78,6 +78,9 @@ function kubelinkSources(config: AllConfig): AllConfig['kubelink']['sources'] {
     : [...sources, { kind: 'local-host', network: config.agent.network, intervalMs: 10_000 }];
 }
 
+/** Longest reporting interval of this host's own agent, ms: whoever looks at the page wants to see what they just did. */
+const shownSoonMs = 2000;
+
 export function planUp(input: PlanInput): UpPlan {
   const { config, token } = input;
   const embeddedStore = config.store.url === '';
@@ -119,7 +122,13 @@ export function planUp(input: PlanInput): UpPlan {
     spec('enrich', storeUsersNeed),
     spec('query', storeUsersNeed),
     spec('alert', storeUsersNeed),
-    spec('agent', ['ingest'], { set: { 'agent.ingestUrl': ingestUrl }, ...tokenFor('EASTWEST_AGENT_TOKEN') }),
+    spec('agent', ['ingest'], {
+      set: {
+        'agent.ingestUrl': ingestUrl,
+        'agent.intervalMs': String(Math.min(config.agent.intervalMs, shownSoonMs)),
+      },
+      ...tokenFor('EASTWEST_AGENT_TOKEN'),
+    }),
     ...(demo
       ? [
           spec('demo', ['ingest'], {

@@ -52,8 +52,9 @@ function checkRule(
   known: { readonly ipLists: ReadonlySet<string>; readonly services: ReadonlySet<string> },
   report: Report,
 ): void {
-  rule.from.forEach((actor, i) => checkActor(actor, [...path, 'from', i], known.ipLists, report));
-  rule.to.forEach((actor, i) => checkActor(actor, [...path, 'to', i], known.ipLists, report));
+  for (const end of ['from', 'to'] as const) {
+    for (const [i, actor] of rule[end].entries()) checkActor(actor, [...path, end, i], known.ipLists, report);
+  }
   rule.services?.forEach((ref, i) => {
     if (typeof ref !== 'string')
       checkPorts([ref], [...path, 'services'], (_, message) =>
@@ -95,8 +96,10 @@ export function checkPolicy(files: readonly NamedFile[]): PolicyProblem[] {
   collect('profiles');
   for (const { file, content } of files) {
     const report: Report = (path, message) => problems.push({ file, path, message });
-    content.ipLists?.forEach((list, i) => checkCidrs(list.cidrs, ['ipLists', i, 'cidrs'], report));
-    content.services?.forEach((service, i) => checkPorts(service.ports, ['services', i, 'ports'], report));
+    for (const [i, list] of (content.ipLists ?? []).entries())
+      checkCidrs(list.cidrs, ['ipLists', i, 'cidrs'], report);
+    for (const [i, service] of (content.services ?? []).entries())
+      checkPorts(service.ports, ['services', i, 'ports'], report);
     content.rulesets?.forEach((ruleset, i) => {
       const names = new Set<string>();
       ruleset.rules.forEach((rule, k) => {

@@ -16,15 +16,9 @@ import type {
 } from '../../schemas/policy.ts';
 import { type Cidr, parseCidr } from '../net/address.ts';
 import { type CidrMap, findStack, makeCidrMap } from '../net/cidr-map.ts';
+import { ConditionIndex, cidrBlock, listBlock, type Selectable } from './conditions.ts';
 
-/** What a selector may ask of an identity. */
-export interface Selectable {
-  readonly kind: string;
-  readonly cluster: string;
-  readonly namespace: string;
-  readonly name: string;
-  readonly labels: Readonly<Record<string, string>>;
-}
+export type { Selectable } from './conditions.ts';
 
 export interface CompiledRule {
   readonly ruleset: Ruleset;
@@ -83,23 +77,7 @@ export function compilePorts(specs: readonly PortSpec[]): PortMatch[] {
   });
 }
 
-export function selects(selector: LabelSelector, of: Selectable): boolean {
-  for (const [key, wanted] of Object.entries(selector)) {
-    const value =
-      key === 'cluster'
-        ? of.cluster
-        : key === 'namespace'
-          ? of.namespace
-          : key === 'kind'
-            ? of.kind
-            : key === 'name'
-              ? of.name
-              : of.labels[key];
-    if (value === undefined) return false;
-    if (typeof wanted === 'string' ? value !== wanted : !wanted.includes(value)) return false;
-  }
-  return true;
-}
+const scopeOf = (labels: LabelSelector): Actor => ({ labels });
 
 const memoWords = 4;
 const maxMemoEntries = 1 << 20;
@@ -111,7 +89,12 @@ export class PolicyEngine {
   readonly nextExpiryMs: number;
   /** Times the memo was emptied because it was full. */
   memoResetCount = 0;
-  readonly #rulesets: readonly Ruleset[];
+  readonly #from: ConditionIndex;
+  readonly #to: ConditionIndex;
+  /** Targets are indexes into `#rulesetRules`. */
+  readonly #scopes: ConditionIndex;
+  /** For each ruleset, the indexes of its rules. */
+  readonly #rulesetRules: readonly (readonly number[])[];
   readonly #blocks: CidrMap;
   /** For each stack of blocks, the names of the lists (or literal CIDRs) that hold the address. */
   readonly #blockNames: readonly ReadonlySet<string>[];
@@ -127,8 +110,8 @@ export class PolicyEngine {
     const services = new Map(document.services.map((service) => [service.name, service.ports]));
     let nextExpiryMs = Number.POSITIVE_INFINITY;
     const rules: CompiledRule[] = [];
-    this.#rulesets = document.rulesets.filter((ruleset) => ruleset.enabled !== false);
-    for (const ruleset of this.#rulesets) {
+    const rulesets = document.rulesets.filter((ruleset) => ruleset.enabled !== false);
+    for (const ruleset of rulesets) {
       for (const rule of ruleset.rules) {
         if (rule.enabled === false) continue;
         if (rule.expires !== undefined) {
@@ -149,6 +132,21 @@ export class PolicyEngine {
     this.rules = precedence.flatMap((action) => rules.filter((rule) => rule.action === action));
     this.nextExpiryMs = nextExpiryMs;
     this.#bitWords = Math.ceil(this.rules.length / 32);
+    this.#from = new ConditionIndex(
+      this.rules.flatMap(({ rule }, i) => rule.from.map((actor) => [actor, i] as const)),
+    );
+    this.#to = new ConditionIndex(
+      this.rules.flatMap(({ rule }, i) => rule.to.map((actor) => [actor, i] as const)),
+    );
+    this.#scopes = new ConditionIndex(
+      rulesets.flatMap(({ scope }, i) =>
+        (scope?.map(scopeOf) ?? [{ any: true as const }]).map((actor) => [actor, i] as const),
+      ),
+    );
+    const numbers = new Map(rulesets.map((ruleset, i) => [ruleset, i]));
+    const rulesetRules: number[][] = rulesets.map(() => []);
+    for (const [i, { ruleset }] of this.rules.entries()) rulesetRules[numbers.get(ruleset) ?? 0]?.push(i);
+    this.#rulesetRules = rulesetRules;
 
     const cidrs: Cidr[] = [];
     const entries: { readonly list: string; readonly excluded: boolean }[] = [];
@@ -159,13 +157,13 @@ export class PolicyEngine {
       cidrs.push(cidr);
       entries.push({ list, excluded });
     };
-    for (const list of document.ipLists) for (const text of list.cidrs) addBlock(`list:${list.name}`, text);
+    for (const list of document.ipLists) for (const text of list.cidrs) addBlock(listBlock(list.name), text);
     const literals = new Set<string>();
     for (const { rule } of this.rules) {
       for (const actor of [...rule.from, ...rule.to])
         if ('cidr' in actor) for (const text of [actor.cidr].flat()) literals.add(text);
     }
-    for (const text of literals) addBlock(`cidr:${text}`, text);
+    for (const text of literals) addBlock(cidrBlock(text), text);
     this.#blocks = makeCidrMap(cidrs);
     // Of one list, the innermost block decides whether an address is in or left out.
     this.#blockNames = this.#blocks.stacks.map((stack) => {
@@ -194,13 +192,6 @@ export class PolicyEngine {
     return findStack(this.#blocks, address, offset);
   }
 
-  #actorMatches(actor: Actor, of: Selectable, names: ReadonlySet<string>): boolean {
-    if ('labels' in actor) return selects(actor.labels, of);
-    if ('ipList' in actor) return names.has(`list:${actor.ipList}`);
-    if ('cidr' in actor) return [actor.cidr].flat().some((text) => names.has(`cidr:${text}`));
-    return true;
-  }
-
   #endpoint(identity: number, blockSet: number, of: Selectable): Endpoint {
     const key = identity * 1048576 + blockSet;
     const known = this.#endpoints.get(key);
@@ -209,27 +200,17 @@ export class PolicyEngine {
     const from = new Uint32Array(this.#bitWords);
     const to = new Uint32Array(this.#bitWords);
     const scope = new Uint32Array(this.#bitWords);
-    const scopes = new Map(
-      this.#rulesets.map((ruleset) => [
-        ruleset,
-        ruleset.scope === undefined || ruleset.scope.some((selector) => selects(selector, of)),
-      ]),
-    );
-    this.rules.forEach((compiled, index) => {
-      const word = index >>> 5;
-      const bit = 1 << (index & 31);
-      if (compiled.rule.from.some((actor) => this.#actorMatches(actor, of, names)))
-        from[word] = (from[word] ?? 0) | bit;
-      if (compiled.rule.to.some((actor) => this.#actorMatches(actor, of, names)))
-        to[word] = (to[word] ?? 0) | bit;
-      if (scopes.get(compiled.ruleset) === true) scope[word] = (scope[word] ?? 0) | bit;
-    });
-    const endpoint: Endpoint = {
-      from,
-      to,
-      scope,
-      inAnyScope: [...scopes.values()].some((inScope) => inScope),
+    const setBit = (bits: Uint32Array, rule: number): void => {
+      bits[rule >>> 5] = (bits[rule >>> 5] ?? 0) | (1 << (rule & 31));
     };
+    this.#from.match(of, names, (rule) => setBit(from, rule));
+    this.#to.match(of, names, (rule) => setBit(to, rule));
+    let inAnyScope = false;
+    this.#scopes.match(of, names, (ruleset) => {
+      inAnyScope = true;
+      for (const rule of this.#rulesetRules[ruleset] ?? []) setBit(scope, rule);
+    });
+    const endpoint: Endpoint = { from, to, scope, inAnyScope };
     this.#endpoints.set(key, endpoint);
     return endpoint;
   }

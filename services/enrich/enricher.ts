@@ -26,7 +26,7 @@ export interface EnricherOptions {
 }
 
 /** Longest wait for held blocks at the end, ms. */
-const drainMs = 2500;
+const drainMs = 1500;
 /** Bytes that one call of the bus may hand over. */
 const maxBytesPerCall = 8 * 1024 * 1024;
 
