@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { closingLines, selectFiles } from './test.ts';
+import { closingLines, failingSkips, selectFiles } from './test.ts';
 
 describe('the test runner', () => {
   const skips = [{ file: 'test/bus.test.ts', name: 'order', reason: 'no java' }];
@@ -14,6 +14,13 @@ describe('the test runner', () => {
 
   test('in CI a skip is counted as a failure', () => {
     assert.equal(closingLines({ passed: 3, failed: 1, skips }, true).at(-1), '3 passed, 2 failed, 0 skipped');
+  });
+
+  test('an optional skip is a skip in CI too', () => {
+    const optional = [{ file: 'test/deploy.test.ts', name: 'compose', reason: 'optional: no docker' }];
+    const totals = { passed: 3, failed: 0, skips: [...skips, ...optional] };
+    assert.equal(closingLines(totals, true).at(-1), '3 passed, 1 failed, 1 skipped');
+    assert.deepEqual(failingSkips(totals.skips), skips);
   });
 
   test('words on the command line select files by path', () => {

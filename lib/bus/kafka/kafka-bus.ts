@@ -1,5 +1,6 @@
 /** The bus on Apache Kafka. */
 import type { Admin, Kafka } from 'kafkajs';
+import kafkajs from 'kafkajs';
 import type { Logger } from 'pino';
 import { Backoff } from '../backoff.ts';
 import type {
@@ -21,6 +22,9 @@ import { KafkaSubscription } from './subscription.ts';
 import { KafkaTail } from './tail.ts';
 import { ensureKafkaTopics, fetchMaxMessageBytes } from './topics.ts';
 import { registerZstd } from './zstd.ts';
+
+/** Tries of an administrative request whose failure passes by itself. */
+const adminTries = 8;
 
 /** Connects to nothing yet: every call does what it needs. @throws {Error} on a wrong TLS or login setting. */
 export function openKafkaBus(config: BusConfig, options: { clientId: string; log: Logger }): Bus {
@@ -133,14 +137,20 @@ class KafkaBus implements Bus {
     return limit;
   }
 
+  /** Tries again what passes by itself: a coordinator that is loading, a leader that moves. */
   async #withAdmin<T>(body: (admin: Admin) => Promise<T>): Promise<T> {
-    this.#admin ??= this.#connectAdmin();
-    try {
-      return await body(await this.#admin);
-    } catch (error) {
-      // The next call begins with fresh connections.
-      await this.#dropAdmin();
-      throw error;
+    const backoff = new Backoff();
+    for (let triesLeft = adminTries; ; triesLeft--) {
+      this.#admin ??= this.#connectAdmin();
+      try {
+        return await body(await this.#admin);
+      } catch (error) {
+        // The next try begins with fresh connections.
+        await this.#dropAdmin();
+        const passes = error instanceof kafkajs.KafkaJSProtocolError && error.retriable;
+        if (!passes || triesLeft <= 1 || this.#closed.signal.aborted) throw error;
+        await backoff.wait(this.#closed.signal);
+      }
     }
   }
 
