@@ -8,6 +8,9 @@ import { MessageTooLargeError, type OutgoingMessage } from '../bus.ts';
 import { messageBytes } from '../message-size.ts';
 import { partitionOf, Spreader } from '../partitioner.ts';
 
+/** Share of a topic's limit that several messages fill: the rest is for what Kafka adds to each. */
+const batchShare = 0.9;
+
 export interface SenderLimits {
   readonly maxAppendBytes: number;
   readonly maxPendingAppendBytes: number;
@@ -18,6 +21,8 @@ interface Pending {
   readonly topic: string;
   readonly messages: readonly OutgoingMessage[];
   readonly bytes: number;
+  /** Most bytes that may go to its topic in one request: they become one record batch if they go to one partition. */
+  readonly maxBatchBytes: number;
   resolve(): void;
   reject(error: unknown): void;
 }
@@ -61,11 +66,19 @@ export class Sender {
       );
     }
     this.#pendingBytes += bytes;
-    const parts = split(messages, Math.min(this.#limits.maxAppendBytes, maxMessageBytes));
+    const maxBatchBytes = Math.min(this.#limits.maxAppendBytes, Math.floor(maxMessageBytes * batchShare));
+    const parts = split(messages, maxBatchBytes);
     const sent = parts.map(
       (part) =>
         new Promise<void>((resolve, reject) => {
-          this.#queue.push({ topic, messages: part.messages, bytes: part.bytes, resolve, reject });
+          this.#queue.push({
+            topic,
+            messages: part.messages,
+            bytes: part.bytes,
+            maxBatchBytes,
+            resolve,
+            reject,
+          });
         }),
     );
     this.#sending ??= this.#drain();
@@ -100,9 +113,12 @@ export class Sender {
   #takeGroup(): Pending[] {
     const group: Pending[] = [];
     let bytes = 0;
+    const topicBytes = new Map<string, number>();
     for (const pending of this.#queue) {
       bytes += pending.bytes;
-      if (group.length > 0 && bytes > this.#limits.maxAppendBytes) break;
+      const ofTopic = (topicBytes.get(pending.topic) ?? 0) + pending.bytes;
+      topicBytes.set(pending.topic, ofTopic);
+      if (group.length > 0 && (bytes > this.#limits.maxAppendBytes || ofTopic > pending.maxBatchBytes)) break;
       group.push(pending);
     }
     this.#queue.splice(0, group.length);
