@@ -121,7 +121,7 @@ export function enrichAll(
   inventory: Inventory,
   engine: PolicyEngine,
   onBlock: (block: EnrichedBlock) => void,
-  maxRows = 131072,
+  maxRows = 524288,
 ): void {
   const limits = { maxRows, maxBytes: 1 << 30, maxAgeMs: 1e12, maxAheadMs: 1e12 };
   const builder = new BlockBuilder(limits, (name) => inventory.network(name));

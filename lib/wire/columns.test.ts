@@ -3,7 +3,13 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { actions, sides, states } from '../../schemas/closed-lists.ts';
 import { toMapped } from '../net/address.ts';
-import { clearFlowColumns, type FlowColumns, makeFlowColumns, readFlowBatch } from './columns.ts';
+import {
+  clearFlowColumns,
+  type FlowColumns,
+  growFlowColumns,
+  makeFlowColumns,
+  readFlowBatch,
+} from './columns.ts';
 import {
   currentFrame,
   decodeFlowBatch,
@@ -274,6 +280,25 @@ test('more flows than fit are refused, and the columns stay as they were', () =>
     },
   );
   assert.equal(columns.count, 5);
+});
+
+test('columns that grow keep every column and every text', () => {
+  fc.assert(
+    fc.property(batchOf, batchOf, (first, second) => {
+      const small = makeFlowColumns(16);
+      assert.equal(readFlowBatch(encodeFlowBatch(first), small).ok, true);
+      const large = growFlowColumns(small, 64);
+      assert.equal(readFlowBatch(encodeFlowBatch(second), large).ok, true);
+      const expected = [first, second].flatMap((batch) =>
+        batch.flows.map((flow) => expectedRow(batch, flow)),
+      );
+      assert.deepEqual(
+        expected.map((_, row) => rowOf(large, row)),
+        expected,
+      );
+    }),
+    { numRuns: 50 },
+  );
 });
 
 test('the frame carries the CRC-64-AVRO fingerprint of the schema', () => {

@@ -118,7 +118,7 @@ function utf8(bytes: Uint8Array, from: number, to: number): string {
 }
 
 /** Empty columns for up to `capacity` flows (about 150 bytes each). */
-export function makeFlowColumns(capacity: number): FlowColumns {
+export function makeFlowColumns(capacity: number, texts = new TextRefs()): FlowColumns {
   const address = (): { bytes: Uint8Array; words: Uint32Array } => {
     const words = new Uint32Array(capacity * 4);
     return { bytes: new Uint8Array(words.buffer), words };
@@ -155,8 +155,38 @@ export function makeFlowColumns(capacity: number): FlowColumns {
     processName: new Uint32Array(capacity),
     sourceHint: new Uint32Array(capacity),
     destinationHint: new Uint32Array(capacity),
-    texts: new TextRefs(),
+    texts,
   };
+}
+
+/** The same flows (and texts) with room for more; the old columns are not to be used any more. */
+export function growFlowColumns(columns: FlowColumns, capacity: number): FlowColumns {
+  const larger = makeFlowColumns(capacity, columns.texts);
+  larger.count = columns.count;
+  larger.startMs.set(columns.startMs);
+  larger.durationMs.set(columns.durationMs);
+  larger.sourceWords.set(columns.sourceWords);
+  larger.destinationWords.set(columns.destinationWords);
+  larger.originalDestinationWords.set(columns.originalDestinationWords);
+  larger.sourcePort.set(columns.sourcePort);
+  larger.destinationPort.set(columns.destinationPort);
+  larger.originalDestinationPort.set(columns.originalDestinationPort);
+  larger.protocol.set(columns.protocol);
+  larger.side.set(columns.side);
+  larger.state.set(columns.state);
+  larger.action.set(columns.action);
+  larger.flags.set(columns.flags);
+  larger.bytesForward.set(columns.bytesForward);
+  larger.bytesReverse.set(columns.bytesReverse);
+  larger.packetsForward.set(columns.packetsForward);
+  larger.packetsReverse.set(columns.packetsReverse);
+  larger.connectionCount.set(columns.connectionCount);
+  larger.actionReason.set(columns.actionReason);
+  larger.dnsName.set(columns.dnsName);
+  larger.processName.set(columns.processName);
+  larger.sourceHint.set(columns.sourceHint);
+  larger.destinationHint.set(columns.destinationHint);
+  return larger;
 }
 
 /** Empties columns for the next block. */

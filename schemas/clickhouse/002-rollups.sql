@@ -2,23 +2,25 @@
 -- src_ip and dst_ip are kept only where no workload is known, :: otherwise.
 CREATE TABLE IF NOT EXISTS edges_1m
 (
-    time DateTime('UTC') CODEC(Delta(4), ZSTD(3)),
-    src_identity UInt64 CODEC(ZSTD(3)),
-    dst_identity UInt64 CODEC(ZSTD(3)),
-    src_ip IPv6 CODEC(ZSTD(3)),
-    dst_ip IPv6 CODEC(ZSTD(3)),
-    dst_port UInt16 CODEC(ZSTD(3)),
-    protocol UInt8 CODEC(ZSTD(3)),
-    verdict Enum8('unexplained' = 0, 'allowed' = 1, 'denied' = 2) CODEC(ZSTD(3)),
-    reason Enum8('rule' = 0, 'no-rule' = 1, 'port-not-covered' = 2, 'unknown-source' = 3, 'unknown-destination' = 4, 'outside-scope' = 5) CODEC(ZSTD(3)),
-    rule UInt64 CODEC(ZSTD(3)),
-    side Enum8('source' = 0, 'destination' = 1, 'middle' = 2) CODEC(ZSTD(3)),
-    flows UInt64 CODEC(ZSTD(3)),
-    connections UInt64 CODEC(ZSTD(3)),
-    bytes_forward UInt64 CODEC(ZSTD(3)),
-    bytes_reverse UInt64 CODEC(ZSTD(3)),
-    packets_forward UInt64 CODEC(ZSTD(3)),
-    packets_reverse UInt64 CODEC(ZSTD(3))
+    time DateTime('UTC') CODEC(Delta(4), ZSTD(1)),
+    src_identity UInt64 CODEC(ZSTD(1)),
+    dst_identity UInt64 CODEC(ZSTD(1)),
+    src_ip IPv6 CODEC(ZSTD(1)),
+    dst_ip IPv6 CODEC(ZSTD(1)),
+    dst_port UInt16 CODEC(ZSTD(1)),
+    protocol UInt8 CODEC(ZSTD(1)),
+    verdict Enum8('unexplained' = 0, 'allowed' = 1, 'denied' = 2) CODEC(ZSTD(1)),
+    reason Enum8('rule' = 0, 'no-rule' = 1, 'port-not-covered' = 2, 'unknown-source' = 3, 'unknown-destination' = 4, 'outside-scope' = 5) CODEC(ZSTD(1)),
+    rule UInt64 CODEC(ZSTD(1)),
+    side Enum8('source' = 0, 'destination' = 1, 'middle' = 2) CODEC(ZSTD(1)),
+    flows UInt64 CODEC(ZSTD(1)),
+    connections UInt64 CODEC(ZSTD(1)),
+    bytes_forward UInt64 CODEC(ZSTD(1)),
+    bytes_reverse UInt64 CODEC(ZSTD(1)),
+    packets_forward UInt64 CODEC(ZSTD(1)),
+    packets_reverse UInt64 CODEC(ZSTD(1)),
+    first_seen SimpleAggregateFunction(min, DateTime('UTC')) CODEC(ZSTD(1)),
+    last_seen SimpleAggregateFunction(max, DateTime('UTC')) CODEC(ZSTD(1))
 )
 ENGINE = SummingMergeTree
 PARTITION BY toYYYYMMDD(time)
@@ -35,7 +37,8 @@ SELECT
     raw.side AS side,
     count() AS flows, sum(raw.connections) AS connections,
     sum(raw.bytes_forward) AS bytes_forward, sum(raw.bytes_reverse) AS bytes_reverse,
-    sum(raw.packets_forward) AS packets_forward, sum(raw.packets_reverse) AS packets_reverse
+    sum(raw.packets_forward) AS packets_forward, sum(raw.packets_reverse) AS packets_reverse,
+    min(raw.time) AS first_seen, max(raw.time) AS last_seen
 FROM flows AS raw
 GROUP BY ALL;
 
@@ -52,11 +55,12 @@ SELECT
     raw.verdict AS verdict, raw.reason AS reason, raw.rule AS rule, raw.side AS side,
     sum(raw.flows) AS flows, sum(raw.connections) AS connections,
     sum(raw.bytes_forward) AS bytes_forward, sum(raw.bytes_reverse) AS bytes_reverse,
-    sum(raw.packets_forward) AS packets_forward, sum(raw.packets_reverse) AS packets_reverse
+    sum(raw.packets_forward) AS packets_forward, sum(raw.packets_reverse) AS packets_reverse,
+    min(raw.first_seen) AS first_seen, max(raw.last_seen) AS last_seen
 FROM edges_1m AS raw
 GROUP BY ALL;
 
--- First and last time an edge was seen with a verdict, exact to the second.
+-- First and last time an edge was seen with a verdict, exact to the second. From the minutes, as these are far fewer rows.
 CREATE TABLE IF NOT EXISTS edges_seen
 (
     src_identity UInt64,
@@ -78,9 +82,9 @@ SETTINGS non_replicated_deduplication_window = 10000, materialize_ttl_recalculat
 CREATE MATERIALIZED VIEW IF NOT EXISTS edges_seen_view TO edges_seen AS
 SELECT
     raw.src_identity AS src_identity, raw.dst_identity AS dst_identity,
-    if(raw.src_workload = 0, raw.src_ip, toIPv6('::')) AS src_ip,
-    if(raw.dst_workload = 0, raw.dst_ip, toIPv6('::')) AS dst_ip,
+    raw.src_ip AS src_ip, raw.dst_ip AS dst_ip,
     raw.dst_port AS dst_port, raw.protocol AS protocol, raw.verdict AS verdict,
-    anyLast(raw.reason) AS reason, min(raw.time) AS first_seen, max(raw.time) AS last_seen, min(now64(3)) AS first_written
-FROM flows AS raw
+    anyLast(raw.reason) AS reason, min(raw.first_seen) AS first_seen, max(raw.last_seen) AS last_seen,
+    min(now64(3)) AS first_written
+FROM edges_1m AS raw
 GROUP BY ALL;

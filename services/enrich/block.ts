@@ -5,6 +5,7 @@ import {
   type BatchHeader,
   clearFlowColumns,
   type FlowColumns,
+  growFlowColumns,
   makeFlowColumns,
   readFlowBatch,
 } from '../../lib/wire/columns.ts';
@@ -178,16 +179,11 @@ export class BlockBuilder {
     return -1;
   }
 
-  /** Doubles the columns; what was read is read again, which happens a few times in a builder's life. */
   #grow(): void {
-    const capacity = Math.max(this.#columns.capacity * 2, initialRows);
-    const columns = makeFlowColumns(this.unlimited ? capacity : Math.min(capacity, this.#limits.maxRows));
-    const kept = new Set(this.#batches.map((batch) => batch.firstRow));
-    for (const entry of this.#ledger) {
-      if (entry.outcome !== 'written' || entry.message.value === null) continue;
-      if (entry.flowCount > 0 && !kept.has(columns.count)) throw new Error('a block changed while it grew');
-      readFlowBatch(entry.message.value, columns);
-    }
-    this.#columns = columns;
+    const capacity = this.#columns.capacity * 2;
+    this.#columns = growFlowColumns(
+      this.#columns,
+      this.unlimited ? capacity : Math.min(capacity, this.#limits.maxRows),
+    );
   }
 }

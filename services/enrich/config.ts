@@ -4,7 +4,7 @@ import Type, { type Static } from 'typebox';
 export const EnrichConfig = Type.Object(
   {
     maxBlockRows: Type.Integer({
-      default: 131072,
+      default: 524288,
       minimum: 1024,
       maximum: 1048576,
       description: 'Flows in one insert at most.',
