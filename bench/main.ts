@@ -19,7 +19,7 @@ const say = (text: string): void => {
   if (!options.json) process.stderr.write(`${text}\n`);
 };
 
-const flowCount = options.quick ? 300_000 : 3_000_000;
+const flowCount = options.quick ? 300_000 : 6_000_000;
 say(`generating ${flowCount.toLocaleString('en')} flows of the bank (100,000 workloads) ...`);
 // Two hours of a day, well before midnight: one partition a day, as in production.
 const startMs = Math.floor(Date.now() / 86_400_000) * 86_400_000 - 12 * 3_600_000;

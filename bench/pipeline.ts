@@ -31,7 +31,7 @@ import { type Figure, mustEqual } from './report.ts';
 import { loadWorld, type Traffic } from './traffic.ts';
 
 /** The plain way is slow: it gets a part of the traffic. */
-const plainShare = 8;
+const plainShare = 16;
 const plainRowsPerInsert = 10_000;
 
 async function withDatabase<T>(
