@@ -28,7 +28,7 @@ import { startKafka } from '../test/support/kafka.ts';
 import { enrichAll, quiet } from './hot-path.ts';
 import { decodePlainly, enrichPlainly, plainOwners } from './plain.ts';
 import { type Figure, mustEqual } from './report.ts';
-import { loadWorld, type Traffic } from './traffic.ts';
+import { loadWorld, makeTraffic, type Traffic } from './traffic.ts';
 
 /** The plain way is slow: it gets a part of the traffic. */
 const plainShare = 16;
@@ -57,9 +57,14 @@ async function countFlows(store: Store): Promise<number> {
   return Number(row?.raw);
 }
 
-function blocksOf(traffic: Traffic): { block: NativeBlock; rowCount: number }[] {
+interface ReadyBlock {
+  readonly block: NativeBlock;
+  readonly rowCount: number;
+}
+
+function blocksOf(traffic: Traffic): ReadyBlock[] {
   const { inventory, engine } = loadWorld(traffic);
-  const blocks: { block: NativeBlock; rowCount: number }[] = [];
+  const blocks: ReadyBlock[] = [];
   enrichAll(traffic, inventory, engine, ({ rows, rowCount }) => {
     // The builder is used again: keep a copy.
     blocks.push({ block: { ...rows, chunks: rows.chunks.map((chunk) => Uint8Array.from(chunk)) }, rowCount });
@@ -68,10 +73,7 @@ function blocksOf(traffic: Traffic): { block: NativeBlock; rowCount: number }[] 
 }
 
 /** Seconds to insert ready-made blocks into the product's tables with all views. */
-async function insertReady(
-  clickhouse: TestClickHouse,
-  blocks: readonly { block: NativeBlock; rowCount: number }[],
-): Promise<number> {
+async function insertReady(clickhouse: TestClickHouse, blocks: readonly ReadyBlock[]): Promise<number> {
   return withDatabase(clickhouse, 'ready', async (store) => {
     const begin = performance.now();
     for (const [i, { block }] of blocks.entries()) await store.insertBlock('flows', block, `ready/${i}`);
@@ -86,7 +88,7 @@ async function insertReady(
 }
 
 /** Bytes on disk of each table, and of each column of `flows`, after merging. */
-async function sizes(store: Store): Promise<Figure[]> {
+async function sizes(store: Store, of: string): Promise<Figure[]> {
   await store.command('OPTIMIZE TABLE flows FINAL');
   await store.command('OPTIMIZE TABLE edges_1m FINAL');
   await store.command('OPTIMIZE TABLE edges_1h FINAL');
@@ -101,12 +103,12 @@ async function sizes(store: Store): Promise<Figure[]> {
   );
   return [
     ...tables.map(({ table, bytes }) => ({
-      name: `disk, table ${table}`,
+      name: `disk, ${of}: table ${table}`,
       value: Number(bytes) / rows,
       unit: 'bytes/flow',
     })),
     ...columns.map(({ column, bytes }) => ({
-      name: `disk, flows.${column}`,
+      name: `disk, ${of}: flows.${column}`,
       value: Number(bytes) / rows,
       unit: 'bytes/flow',
     })),
@@ -231,6 +233,19 @@ async function benchBusToQueryable(
   }
 }
 
+async function benchSizes(
+  clickhouse: TestClickHouse,
+  blocks: readonly ReadyBlock[],
+  of: string,
+): Promise<Figure[]> {
+  return withDatabase(clickhouse, 'sizes', async (store) => {
+    for (const [i, { block }] of blocks.entries()) await store.insertBlock('flows', block, `sizes/${i}`);
+    return sizes(store, of);
+  });
+}
+
+const denseTraffic = { size: 'small', flowsPerBatch: 500 } as const;
+
 export async function benchPipeline(
   traffic: Traffic,
   onFigures: (figures: readonly Figure[]) => void,
@@ -281,10 +296,10 @@ export async function benchPipeline(
         await kafka.stop();
       }
     }
-    await withDatabase(clickhouse, 'sizes', async (store) => {
-      for (const [i, { block }] of blocks.entries()) await store.insertBlock('flows', block, `sizes/${i}`);
-      onFigures(await sizes(store));
-    });
+    // How much addresses and workloads weigh depends on how many flows each has: few here, many there.
+    onFigures(await benchSizes(clickhouse, blocks, '100,000 workloads'));
+    const dense = makeTraffic({ ...denseTraffic, flowCount: traffic.flowCount, startMs: traffic.startMs });
+    onFigures(await benchSizes(clickhouse, blocksOf(dense), '2,000 workloads'));
   } finally {
     await clickhouse.stop();
   }

@@ -15,6 +15,7 @@ export interface Traffic {
     readonly flowCount: number;
   }[];
   readonly flowCount: number;
+  readonly startMs: number;
 }
 
 /** @param startMs begin of the traffic; the pods of that moment live on */
@@ -32,6 +33,7 @@ export function makeTraffic(options: {
     events: [...estate.inventory()],
     policy: estate.policy(),
     messages,
+    startMs: options.startMs,
     flowCount: messages.reduce((sum, { flowCount }) => sum + flowCount, 0),
   };
 }
