@@ -16,6 +16,14 @@ const sections = {
     hosts: Type.Array(Type.String(), { default: ['a'] }),
     ports: Type.Array(Type.Integer(), { default: [] }),
     password: Type.String({ default: '', secret: true }),
+    tokens: Type.Record(
+      Type.String({ minLength: 8 }),
+      Type.Object({ agents: Type.String({ default: '*' }) }, { default: {}, additionalProperties: false }),
+      {
+        default: {},
+        secret: true,
+      },
+    ),
     labels: Type.Record(Type.String(), Type.String(), { default: {} }),
     name: Type.Optional(Type.String()),
     limits: Type.Object(
@@ -204,6 +212,23 @@ describe('configuration', () => {
       () => loadConfig(sections, { ...inputs(), file: 'missing.yaml' }),
       /missing\.yaml: the configuration file cannot be read/,
     );
+  });
+
+  test('a key that is a secret is never shown in an error', () => {
+    for (const text of [
+      'door: { tokens: { s3cret-short: 7 } }',
+      'door: { tokens: { s3cret-and-long: { agent: x } } }',
+    ]) {
+      writeFileSync(join(cwd, 'eastwest.yaml'), text);
+      assert.throws(
+        () => loadConfig(sections, { cwd, file: undefined, environment: {}, flags: [] }),
+        (error: unknown) =>
+          error instanceof ConfigError &&
+          !error.message.includes('s3cret') &&
+          /door\.tokens\.\*\*\*/.test(error.message),
+      );
+    }
+    rmSync(join(cwd, 'eastwest.yaml'));
   });
 
   test('a secret is never shown, neither in the listing nor in an error', () => {

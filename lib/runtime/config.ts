@@ -6,6 +6,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import Type, { type TSchema } from 'typebox';
 import { Check, Errors } from 'typebox/value';
+import { parseDocument } from 'yaml';
 import {
   chooseVariant,
   describeExpected,
@@ -13,6 +14,7 @@ import {
   leavesOf,
   maskSecrets,
   type Shape,
+  secretMask,
   shapeAt,
   shapeOf,
   withDefaults,
@@ -279,6 +281,35 @@ function problemAt(
   return { place, key, message: `\`${key}\` ${given}; expected ${describeExpected(shape)}${meaning}` };
 }
 
+/** What the file says, as far as it can be read: its errors are told elsewhere. */
+function asGiven(text: string | undefined): unknown {
+  try {
+    return text === undefined ? {} : parseDocument(text).toJS();
+  } catch {
+    return {};
+  }
+}
+
+/** Keys that are secrets themselves, as in a table of tokens. */
+function secretKeys(sections: Sections, tree: unknown): string[] {
+  return Object.entries(sections).flatMap(([name, schema]) =>
+    leavesOf(shapeOf(schema), [name]).flatMap(({ path, shape }) => {
+      const value = shape.secret === true ? valueAt(tree, path) : undefined;
+      return isPlainObject(value) ? Object.keys(value) : [];
+    }),
+  );
+}
+
+function hideKeys(problems: readonly ConfigProblem[], secrets: readonly string[]): ConfigProblem[] {
+  const hide = (text: string): string =>
+    secrets.reduce((shown, secret) => (secret === '' ? shown : shown.replaceAll(secret, secretMask)), text);
+  return problems.map((problem) => ({
+    place: problem.place,
+    message: hide(problem.message),
+    ...(problem.key === undefined ? {} : { key: hide(problem.key) }),
+  }));
+}
+
 function entriesOf(
   sections: Sections,
   tree: Record<string, unknown>,
@@ -327,7 +358,9 @@ export function loadConfig<S extends Sections>(
   }
   addProblems(all, tree, assignments, problems);
   if (problems.length > 0) {
-    throw new ConfigError(problems);
+    throw new ConfigError(
+      hideKeys(problems, [...secretKeys(all, asGiven(file?.text)), ...secretKeys(all, tree)]),
+    );
   }
   const values = Object.fromEntries(Object.keys(sections).map((name) => [name, tree[name]]));
   // Every section was checked against its schema above; the compiler cannot see that through the loop.
