@@ -221,7 +221,7 @@ test('the bank has the numbers of the case study', () => {
   for (const event of estate.inventory()) {
     const kind = event.type === 'workload' ? event.kind : event.type;
     const isEnded = 'untilMs' in event && event.untilMs !== undefined;
-    const clusters = event.type === 'range' || event.type === 'cluster' ? [''] : ['', event.cluster];
+    const clusters = event.type !== 'cluster' && 'cluster' in event ? ['', event.cluster] : [''];
     for (const cluster of new Set(clusters))
       if (!isEnded) counts.set(`${kind} ${cluster}`, (counts.get(`${kind} ${cluster}`) ?? 0) + 1);
     if ('uid' in event) {

@@ -68,7 +68,7 @@ export class NaiveInventory {
     else if (event.type === 'cluster')
       this.#clusters.set(event.cluster, [...event.podCidrs, ...event.serviceCidrs]);
     else if (event.type === 'range') this.#ranges.push(event);
-    else {
+    else if (event.type === 'workload' || event.type === 'service') {
       for (const { network, ip } of event.addresses) {
         const key = `${network}|${ip}`;
         const owners = this.#owners.get(key) ?? new Map<string, WorkloadEvent | ServiceEvent>();

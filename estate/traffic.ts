@@ -190,6 +190,8 @@ export class Traffic {
       observedToMs: toMs,
       sourceDroppedCount: 0,
       samplingRate: 1,
+      clockOffsetMs: 0,
+      clockErrorMs: -1,
       strings: strings.list,
       flows,
     });

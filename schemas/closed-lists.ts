@@ -34,7 +34,10 @@ export const certainties = [
   'exact',
   /** One candidate, whose time the flow misses by no more than the clock tolerance. */
   'grace',
-  /** Known only after the flow had been written once; the row was repaired. */
+  /**
+   * The inventory was not known to be complete for that time when the row was written: a guess, until the row is
+   * repaired; it stays only where the inventory never caught up.
+   */
   'late',
   /** More than one owner within the clock tolerance: the row names the likeliest. */
   'ambiguous',
@@ -51,7 +54,7 @@ export const actions = ['unknown', 'forwarded', 'dropped'] as const;
 export type Action = (typeof actions)[number];
 
 /** What kind of thing an identity stands for. */
-export const identityKinds = ['unknown', 'pod', 'node', 'vm', 'host', 'service', 'range'] as const;
+export const identityKinds = ['unknown', 'pod', 'node', 'vm', 'host', 'service', 'range', 'name'] as const;
 export type IdentityKind = (typeof identityKinds)[number];
 
 /** What became of a batch that the enricher read from the bus. */

@@ -1,4 +1,7 @@
-/** The JSON Schema (and type) of an inventory event. Times are ms since the epoch; `untilMs` absent means 'still'. */
+/**
+ * The JSON Schema (and type) of an inventory event. Times are ms since the epoch; `untilMs` absent means 'still'.
+ * The message header `source` names who published an event, and with it whose watermark vouches for it.
+ */
 import Type, { type Static } from 'typebox';
 
 const timeMs = Type.Integer({ minimum: 0 });
@@ -18,6 +21,21 @@ export const AddressInterval = Type.Object(
     untilMs: Type.Optional(timeMs),
   },
   { additionalProperties: false },
+);
+
+/** Most former sets of labels that one event carries; of more the oldest are left out. */
+export const maxFormerLabels = 16;
+
+export const FormerLabels = Type.Object(
+  { untilMs: timeMs, labels, annotations: labels },
+  { additionalProperties: false },
+);
+const former = Type.Optional(
+  Type.Array(FormerLabels, {
+    maxItems: maxFormerLabels,
+    description:
+      'Labels and annotations it had before, oldest first, each with the moment it was given others. Flows that began earlier keep them.',
+  }),
 );
 
 export const WorkloadKind = Type.Union([
@@ -47,6 +65,7 @@ export const WorkloadEvent = Type.Object(
     }),
     sinceMs: timeMs,
     untilMs: Type.Optional(timeMs),
+    former,
   },
   { additionalProperties: false },
 );
@@ -59,6 +78,7 @@ export const NamespaceEvent = Type.Object(
     name: Type.String({ minLength: 1 }),
     labels,
     annotations: labels,
+    former,
   },
   { additionalProperties: false },
 );
@@ -87,6 +107,7 @@ export const ServiceEvent = Type.Object(
     ),
     sinceMs: timeMs,
     untilMs: Type.Optional(timeMs),
+    former,
   },
   { additionalProperties: false },
 );
@@ -119,6 +140,60 @@ export const ClusterEvent = Type.Object(
         'The pod address ranges: an address in one of these is a pod, known or not, and never looked for elsewhere.',
     }),
     serviceCidrs: Type.Array(Type.String()),
+    uid: Type.Optional(
+      Type.String({
+        description:
+          'What tells this cluster from another of the same name: uid of its namespace kube-system. Absent where unknown.',
+      }),
+    ),
+  },
+  { additionalProperties: false },
+);
+
+export const NameEvent = Type.Object(
+  {
+    ...common,
+    type: Type.Literal('name'),
+    name: Type.String({ minLength: 1, description: 'What people call it: payment-provider.' }),
+    dns: Type.Array(Type.String({ minLength: 1 }), {
+      description:
+        'DNS names; `*.example.com` stands for every name below example.com. A flow whose agent saw such a name goes to it.',
+    }),
+    zone: Type.Union([Type.Literal('inside'), Type.Literal('outside')]),
+    labels,
+    addresses: Type.Array(AddressInterval, {
+      description: 'Addresses that the names were found to have, each with its time.',
+    }),
+  },
+  { additionalProperties: false },
+);
+
+export const NetworkPolicyEvent = Type.Object(
+  {
+    ...common,
+    type: Type.Literal('network-policy'),
+    cluster: Type.String({ minLength: 1 }),
+    uid: Type.String({ minLength: 1 }),
+    namespace: Type.String({ minLength: 1 }),
+    name: Type.String({ minLength: 1 }),
+    labels,
+    spec: Type.Unknown({ description: 'spec of the networking.k8s.io/v1 NetworkPolicy.' }),
+    sinceMs: timeMs,
+    untilMs: Type.Optional(timeMs),
+  },
+  { additionalProperties: false },
+);
+
+export const WatermarkEvent = Type.Object(
+  {
+    ...common,
+    type: Type.Literal('watermark'),
+    source: Type.String({ minLength: 1, description: 'The source that vouches, as in the header `source`.' }),
+    completeToMs: Type.Integer({
+      minimum: 0,
+      description:
+        'Every change of what this source owns that took effect at or before this moment is on the topic already.',
+    }),
   },
   { additionalProperties: false },
 );
@@ -129,6 +204,9 @@ export const InventoryEvent = Type.Union([
   ServiceEvent,
   RangeEvent,
   ClusterEvent,
+  NameEvent,
+  NetworkPolicyEvent,
+  WatermarkEvent,
 ]);
 
 export type AddressInterval = Static<typeof AddressInterval>;
@@ -138,4 +216,8 @@ export type NamespaceEvent = Static<typeof NamespaceEvent>;
 export type ServiceEvent = Static<typeof ServiceEvent>;
 export type RangeEvent = Static<typeof RangeEvent>;
 export type ClusterEvent = Static<typeof ClusterEvent>;
+export type FormerLabels = Static<typeof FormerLabels>;
+export type NameEvent = Static<typeof NameEvent>;
+export type NetworkPolicyEvent = Static<typeof NetworkPolicyEvent>;
+export type WatermarkEvent = Static<typeof WatermarkEvent>;
 export type InventoryEvent = Static<typeof InventoryEvent>;

@@ -41,6 +41,8 @@ function makeBatch(flowCount: number, changes: Partial<FlowBatch> = {}): FlowBat
     observedToMs: nowMs,
     sourceDroppedCount: 0,
     samplingRate: 1,
+    clockOffsetMs: 0,
+    clockErrorMs: -1,
     strings: ['', 'db.example'],
     flows: Array.from({ length: flowCount }, (_, i) => ({
       startMs: i % 10_000,

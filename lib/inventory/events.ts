@@ -9,10 +9,14 @@ import type { InventoryEvent } from '../../schemas/inventory-event.ts';
 export type {
   AddressInterval,
   ClusterEvent,
+  FormerLabels,
   InventoryEvent,
+  NameEvent,
   NamespaceEvent,
+  NetworkPolicyEvent,
   RangeEvent,
   ServiceEvent,
+  WatermarkEvent,
   WorkloadEvent,
   WorkloadKind,
 } from '../../schemas/inventory-event.ts';
@@ -30,5 +34,11 @@ export function inventoryKey(event: InventoryEvent): string {
       return `service/${event.cluster}/${event.uid}`;
     case 'range':
       return `range/${event.network}/${event.name}`;
+    case 'name':
+      return `name/${event.name}`;
+    case 'network-policy':
+      return `network-policy/${event.cluster}/${event.uid}`;
+    case 'watermark':
+      return `watermark/${event.source}`;
   }
 }

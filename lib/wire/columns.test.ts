@@ -71,6 +71,8 @@ const batchOf: fc.Arbitrary<FlowBatch> = fc
       observedToMs: fc.integer({ min: 0, max: 4102444800000 }),
       sourceDroppedCount: fc.nat(),
       samplingRate: fc.integer({ min: 1, max: 100000 }),
+      clockOffsetMs: fc.integer({ min: -2147483648, max: 2147483647 }),
+      clockErrorMs: fc.integer({ min: -1, max: 2147483647 }),
       strings: fc.constant(['', ...texts]),
       flows: fc.array(flowOf(texts.length + 1), { maxLength: 12 }),
     }),
@@ -218,6 +220,8 @@ const batch: FlowBatch = {
   observedToMs: 2,
   sourceDroppedCount: 0,
   samplingRate: 1,
+  clockOffsetMs: 0,
+  clockErrorMs: -1,
   strings: [''],
   flows: [flow],
 };

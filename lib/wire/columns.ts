@@ -55,6 +55,10 @@ export interface BatchHeader {
   observedToMs: number;
   sourceDroppedCount: number;
   samplingRate: number;
+  /** The agent's clock minus the common clock, ms; every time of the batch is by the agent's clock. */
+  clockOffsetMs: number;
+  /** How far `clockOffsetMs` may be off, ms; -1 where the agent could not measure. */
+  clockErrorMs: number;
 }
 
 /** The outcome of reading one message: the rows it added, or why it added none. */
@@ -296,6 +300,13 @@ function readCount(cursor: Cursor, field: string): number {
   return value;
 }
 
+function readInt(cursor: Cursor, field: string): number {
+  const value = cursor.long();
+  if (!(value >= -0x80000000 && value <= 0x7fffffff))
+    throw new BadBatch('bad-value', field, 'must be a whole number of 32 bits');
+  return value;
+}
+
 /** Reads the number of items in the next block of an Avro array; 0 ends the array. */
 function readBlockCount(cursor: Cursor, field: string): number {
   let count = cursor.long();
@@ -321,6 +332,8 @@ function readHeader(cursor: Cursor): BatchHeader {
     observedToMs: readCount(cursor, 'observedToMs'),
     sourceDroppedCount: readCount(cursor, 'sourceDroppedCount'),
     samplingRate: readCount(cursor, 'samplingRate'),
+    clockOffsetMs: readInt(cursor, 'clockOffsetMs'),
+    clockErrorMs: readInt(cursor, 'clockErrorMs'),
   };
 }
 

@@ -60,6 +60,8 @@ function batch(flowCount: number, sequence = 1): FlowBatch {
     observedToMs: 1_700_000_010_000,
     sourceDroppedCount: 9,
     samplingRate: 4,
+    clockOffsetMs: -40,
+    clockErrorMs: 7,
     strings: ['', 'db.example', 'postgres', 'uid-1'],
     flows: Array.from({ length: flowCount }, (_, i) => flow(i)),
   };
@@ -70,6 +72,8 @@ function withoutAdditions(of: FlowBatch): FlowBatch {
   return {
     ...of,
     samplingRate: 1,
+    clockOffsetMs: 0,
+    clockErrorMs: -1,
     flows: of.flows.map((one) => ({
       ...one,
       originalDestinationAddress: Buffer.alloc(0),

@@ -45,6 +45,8 @@ export interface FlowBatch {
   observedToMs: number;
   sourceDroppedCount: number;
   samplingRate: number;
+  clockOffsetMs: number;
+  clockErrorMs: number;
   strings: string[];
   flows: Flow[];
 }

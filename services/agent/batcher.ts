@@ -83,7 +83,7 @@ export function encodeReports(
 ): Buffer {
   const strings = new BatchStrings();
   const flows = reports.map((report) => flowOf(report, head.observedFromMs, sideOf, strings));
-  const batch: FlowBatch = { ...head, samplingRate: 1, strings: strings.list, flows };
+  const batch: FlowBatch = { ...head, samplingRate: 1, clockOffsetMs: 0, clockErrorMs: -1, strings: strings.list, flows };
   return encodeFlowBatch(batch);
 }
 

@@ -51,6 +51,8 @@ function message(offset: number, sequence: number, flowCount: number, startMs = 
     observedToMs: now,
     sourceDroppedCount: 0,
     samplingRate: 1,
+    clockOffsetMs: 0,
+    clockErrorMs: -1,
     strings: [''],
     flows: Array(flowCount).fill(flow),
   });

@@ -271,6 +271,8 @@ function toFlowBatch(batch: JsonFlowBatch, prefix: string): FlowBatch {
     observedToMs: Math.max(fromMs, toMs),
     sourceDroppedCount: batch.sourceDroppedCount ?? 0,
     samplingRate: batch.samplingRate ?? 1,
+    clockOffsetMs: 0,
+    clockErrorMs: -1,
     flows: timed.map((flow, i) => toFlow(flow, `flows[${i}]`, fromMs, read, strings)),
     strings: strings.list,
   };

@@ -292,7 +292,7 @@ function openIps(event: InventoryEvent): string[] {
 }
 
 function labelsOf(event: InventoryEvent): Record<string, string> {
-  return event.type === 'cluster' ? {} : event.labels;
+  return 'labels' in event ? event.labels : {};
 }
 
 describe('any sequence of snapshots', () => {
