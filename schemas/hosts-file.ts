@@ -1,12 +1,12 @@
 /**
- * The JSON Schema (and types) of a hosts file: VMs, bare-metal hosts and named address ranges in YAML or JSON,
- * read by kubelink. `docs/inventory.md` shows one.
+ * The JSON Schema (and types) of a hosts file: VMs, bare-metal hosts, named address ranges and DNS names in YAML
+ * or JSON, read by kubelink; a CSV file has the keys of a host as its columns. `docs/inventory.md` shows one.
  */
 import Type, { type Static } from 'typebox';
 
 const closed = { additionalProperties: false };
 const labels = Type.Record(Type.String({ minLength: 1 }), Type.String());
-const network = Type.String({
+export const network = Type.String({
   minLength: 1,
   description: 'Address space the addresses are unique in; `default` is the routed one.',
 });
@@ -73,12 +73,48 @@ export const RangeEntry = Type.Object(
   closed,
 );
 
+/** A host name, or `*.` and a host name; compared in any case, a dot at the end does not matter. */
+export const dnsNamePattern =
+  '^(\\*\\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\\.?$';
+
+export const NameEntry = Type.Object(
+  {
+    name: Type.String({
+      minLength: 1,
+      maxLength: 253,
+      description: 'What people call it: payment-provider.',
+    }),
+    dns: Type.Array(
+      Type.String({
+        maxLength: 254,
+        pattern: dnsNamePattern,
+        description: 'A DNS name; `*.example.com` stands for every name below example.com.',
+      }),
+      { minItems: 1, maxItems: 1024 },
+    ),
+    zone: Type.Optional(
+      Type.Union([Type.Literal('inside'), Type.Literal('outside')], {
+        description: 'Whether it belongs to the estate. Absent: `outside`.',
+      }),
+    ),
+    labels: Type.Optional(labels),
+    resolve: Type.Optional(
+      Type.Boolean({
+        description:
+          'Look up the addresses of its names (those without `*`) regularly, and take flows to them as flows to it. Absent: false.',
+      }),
+    ),
+  },
+  closed,
+);
+
 /** A whole hosts file. Entries are checked one by one, so that a bad one does not stop the others. */
 export const HostsFile = Type.Object(
   {
     network: Type.Optional(network),
     hosts: Type.Optional(Type.Array(HostEntry)),
     ranges: Type.Optional(Type.Array(RangeEntry)),
+    names: Type.Optional(Type.Array(NameEntry)),
   },
   closed,
 );
@@ -86,4 +122,5 @@ export const HostsFile = Type.Object(
 export type HostAddress = Static<typeof HostAddress>;
 export type HostEntry = Static<typeof HostEntry>;
 export type RangeEntry = Static<typeof RangeEntry>;
+export type NameEntry = Static<typeof NameEntry>;
 export type HostsFile = Static<typeof HostsFile>;

@@ -6,6 +6,8 @@ export const topics = {
   dead: 'flows.dead',
   /** Inventory events keyed by entity, compacted. */
   inventory: 'inventory',
+  /** Workloads that were put over HTTP, keyed by putting source and id (`schemas/workload-put.ts`), compacted. */
+  inventoryPut: 'inventory.put',
   /** The policy in force, one message keyed `policy`, compacted. */
   policy: 'policy',
 } as const;

@@ -3,7 +3,7 @@ import { maxMessageBytes, topics } from '../../schemas/topics.ts';
 import type { TopicSpec } from './bus.ts';
 import type { BusConfig } from './config.ts';
 
-/** All topics of Eastwest. Inventory and policy have one partition: what they say is read in one order by all. */
+/** All topics of Eastwest. The compacted ones have one partition: what they say is read in one order by all. */
 export function topicSpecs(config: BusConfig): TopicSpec[] {
   const plain = { compacted: false, maxMessageBytes };
   const compacted = {
@@ -21,6 +21,7 @@ export function topicSpecs(config: BusConfig): TopicSpec[] {
     },
     { name: topics.dead, partitionCount: 1, retentionMs: config.deadRetentionMs, ...plain },
     { name: topics.inventory, ...compacted },
+    { name: topics.inventoryPut, ...compacted },
     { name: topics.policy, ...compacted },
   ];
 }
