@@ -111,6 +111,12 @@ export const KubelinkConfig = Type.Object(
       description:
         'Milliseconds that an ended workload, service, namespace or cluster stays on the topic before its tombstone.',
     }),
+    watermarkIntervalMs: Type.Integer({
+      minimum: 10,
+      default: 500,
+      description:
+        'Milliseconds between two statements of each source that it has told everything up to a moment (its watermark). Flows are certain of their names only behind it.',
+    }),
     rescanMs: Type.Integer({
       minimum: 100,
       default: 15_000,

@@ -8,8 +8,10 @@ import type { AddressInterval } from '../../lib/inventory/events.ts';
 export const maxEndedIntervalsPerEntity = 64;
 
 export interface MergeTime {
-  /** When the source said it, ms. */
+  /** When the source said it, or since when it says that it is so, ms. */
   readonly atMs: number;
+  /** The end of what is no longer so, ms: not after `atMs`; before it where nobody saw what happened between. */
+  readonly endMs: number;
   /** The source is read for the first time ever: what has no begin has been so always. */
   readonly firstReading: boolean;
 }

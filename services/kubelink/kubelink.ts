@@ -11,8 +11,9 @@ import type { KubelinkMetrics } from './metrics.ts';
 import { Publisher } from './publisher.ts';
 import { rebuild } from './rebuild.ts';
 import type { Sources } from './sources/make.ts';
-import type { Source, SourceSink } from './sources/source.ts';
+import type { Restored, Source, SourceSink } from './sources/source.ts';
 import { InventoryState, type Publication } from './state.ts';
+import { Watermarks, watermarkOf } from './watermarks.ts';
 
 /** Contested addresses that have a metric of their own. */
 const maxConflictSeries = 50;
@@ -47,6 +48,9 @@ class Kubelink implements RunningKubelink {
   readonly #state: InventoryState;
   readonly #claims = new AddressClaims();
   readonly #publisher: Publisher;
+  readonly #watermarks: Watermarks;
+  /** Watermarks that stood on the topic at the start or at the last refresh, ms by source. */
+  readonly #restoredMarks = new Map<string, number>();
   readonly #synced = new Set<string>();
   readonly #problems = new Map<string, ReadonlySet<string>>();
   #expiry: NodeJS.Timeout | null = null;
@@ -68,36 +72,37 @@ class Kubelink implements RunningKubelink {
       metrics,
       log,
     });
+    this.#watermarks = new Watermarks({
+      sources: sources.sources,
+      intervalMs: config.watermarkIntervalMs,
+      flushed: () => this.#publisher.flushed(),
+      put: (publications) => this.#publisher.put(publications),
+      onPublished: (source, completeToMs) => metrics.completeTo.set({ source }, completeToMs / 1000),
+    });
   }
 
   /** Reads the topic, then starts the sources. */
   async start(signal: AbortSignal): Promise<void> {
-    const { sources, bus, topicSpecs, readiness, log, config } = this.#options;
+    const { sources, readiness, config } = this.#options;
     const names = sources.sources.map(({ name }) => name);
     const onBusState = (state: true | string): void => readiness.set('bus', state);
     onBusState('the inventory topic was not read yet');
     for (const name of names) readiness.set(`source ${name}`, 'not read yet');
-    await rebuild({
-      bus,
-      topicSpecs,
-      restore: (publication) => {
-        this.#state.restore(publication);
-        this.#claims.follow(publication.key, publication.event);
-      },
-      owners: new Set([...names, ...sources.retired]),
-      maxRetryDelayMs: config.maxRetryDelayMs,
-      onBusState,
-      log,
-      signal,
+    await this.#rebuild(new Set([...names, ...sources.retired]), signal, (publication) => {
+      if (this.#noteMark(publication)) return;
+      this.#state.restore(publication);
+      this.#claims.follow(publication.key, publication.event);
     });
-    for (const source of sources.sources) source.start(this.#sinkOf(source));
+    for (const source of sources.sources) source.start(this.#sinkOf(source), this.#restoredOf(source));
     this.#endRetired();
     const expire = (): void => this.#publish(this.#state.expire(this.#now()));
     this.#expiry = setInterval(expire, Math.max(100, Math.min(expiryIntervalMs, config.endedRetentionMs)));
     expire();
+    this.#watermarks.start();
   }
 
   async stop(): Promise<void> {
+    this.#watermarks.stop();
     if (this.#expiry !== null) clearInterval(this.#expiry);
     await Promise.all(this.#options.sources.sources.map((source) => source.stop()));
     await this.#publisher.stop();
@@ -118,12 +123,12 @@ class Kubelink implements RunningKubelink {
   #sinkOf({ name }: Source): SourceSink {
     const { metrics, readiness, log } = this.#options;
     return {
-      snapshot: (events) => {
-        this.#publish(this.#state.snapshot(name, events, this.#now()));
+      snapshot: (events, seenToMs) => {
+        this.#publish(this.#state.snapshot(name, events, this.#now(), seenToMs));
         metrics.lastSync.set({ source: name }, this.#now() / 1000);
         this.#noteSync(name, events);
       },
-      change: (event) => this.#publish(this.#state.change(name, event, this.#now())),
+      change: (event, atMs) => this.#publish(this.#state.change(name, event, this.#now(), atMs)),
       gone: (key, atMs) => this.#publish(this.#state.gone(name, key, atMs ?? this.#now())),
       problems: (current) => this.#noteProblems(name, current),
       ignored: (current) => {
@@ -136,6 +141,59 @@ class Kubelink implements RunningKubelink {
         if (!this.#synced.has(name)) readiness.set(`source ${name}`, reason);
         log.warn({ source: name, reason }, 'source cannot be read; what is known of it stays');
       },
+    };
+  }
+
+  #rebuild(
+    owners: ReadonlySet<string>,
+    signal: AbortSignal,
+    restore: (publication: Publication) => void,
+  ): Promise<void> {
+    const { bus, topicSpecs, readiness, log, config } = this.#options;
+    return rebuild({
+      bus,
+      topicSpecs,
+      restore,
+      owners,
+      maxRetryDelayMs: config.maxRetryDelayMs,
+      onBusState: (state) => readiness.set('bus', state),
+      log,
+      signal,
+    });
+  }
+
+  /** Keeps a watermark that stood on the topic: it is no entity. Returns whether it was one. */
+  #noteMark({ event }: Publication): boolean {
+    if (event?.type !== 'watermark') return false;
+    this.#restoredMarks.set(event.source, event.completeToMs);
+    return true;
+  }
+
+  #restoredOf({ name }: Source): Restored {
+    const release = (): Promise<void> => {
+      this.#watermarks.void(name);
+      return this.#publisher.drop(name);
+    };
+    return {
+      clusterUid: (cluster) => {
+        const found = this.#state.find(`cluster/${cluster}`);
+        if (found?.source !== name || found.event?.type !== 'cluster') return null;
+        return found.event.uid ?? null;
+      },
+      completeToMs: () => this.#restoredMarks.get(name) ?? 0,
+      refresh: async (signal) => {
+        await release();
+        const onTopic = new Map<string, Publication>();
+        await this.#rebuild(new Set([name]), signal, (publication) => {
+          if (!this.#noteMark(publication)) onTopic.set(publication.key, publication);
+        });
+        const own = [...onTopic.values()].filter(({ source }) => source === name);
+        const touched = new Set(own.map(({ key }) => key));
+        for (const { key, source } of this.#state.entities()) if (source === name) touched.add(key);
+        this.#state.replace(name, own);
+        for (const key of touched) this.#claims.follow(key, this.#state.find(key)?.event ?? null);
+      },
+      release: () => void release(),
     };
   }
 
@@ -168,6 +226,14 @@ class Kubelink implements RunningKubelink {
     const { sources } = this.#options;
     if (sources.sources.some(({ name }) => !this.#synced.has(name))) return;
     for (const name of sources.retired) this.#publish(this.#state.snapshot(name, [], this.#now()));
+    const vouching = sources.sources.filter(({ completeToMs }) => completeToMs !== undefined);
+    const names = new Set(vouching.map(({ name }) => name));
+    const stale = [...this.#restoredMarks.keys()].filter((name) => !names.has(name));
+    for (const name of stale) this.#restoredMarks.delete(name);
+    // Whoever reads takes a source without a watermark at its word, so the ends have to be there first.
+    void this.#publisher
+      .flushed()
+      .then(() => this.#publisher.put(stale.map((name) => watermarkOf(name, null))));
   }
 
   #noteProblems(name: string, current: readonly string[]): void {

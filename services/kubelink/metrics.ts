@@ -64,6 +64,12 @@ export function makeMetrics(registry: Registry, collect: () => void = () => {}) 
       labelNames: ['source'],
       registers,
     }),
+    completeTo: new Gauge({
+      name: 'eastwest_kubelink_complete_to_timestamp_seconds',
+      help: 'The moment up to which the source has told everything, as published (its watermark).',
+      labelNames: ['source'],
+      registers,
+    }),
     contested: new Gauge({
       name: 'eastwest_kubelink_contested_entities',
       help: 'Times a source spoke of an entity that another source of this kubelink owns, since the start.',

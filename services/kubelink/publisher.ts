@@ -26,6 +26,7 @@ export interface PublisherOptions {
 
 interface Pending {
   readonly sequence: number;
+  readonly source: string;
   readonly type: string;
   readonly message: OutgoingMessage;
 }
@@ -36,8 +37,12 @@ export class Publisher {
    * By key, oldest wait first: a newer event takes the place of one that was not sent yet, since it is the whole
    * truth. So no more waits than there are entities.
    */
-  readonly #pending = new Map<string, Pending>();
+  #pending = new Map<string, Pending>();
+  /** What the bus is being given; a newer event that comes meanwhile waits anew, behind what waits already. */
+  #inFlight: ReadonlySet<Pending> = new Set();
   readonly #waiters: { readonly sequence: number; readonly resolve: () => void }[] = [];
+  /** To be called when what is in flight has landed or failed. */
+  #landed: (() => void)[] = [];
   readonly #stop = new AbortController();
   #sequence = 0;
   #running: Promise<void> | null = null;
@@ -58,10 +63,13 @@ export class Publisher {
         );
         continue;
       }
-      const { key } = publication;
-      const sequence = this.#pending.get(key)?.sequence ?? ++this.#sequence;
+      const { key, source } = publication;
+      const waiting = this.#pending.get(key);
+      const isWaiting = waiting !== undefined && !this.#inFlight.has(waiting);
+      if (!isWaiting) this.#pending.delete(key);
       this.#pending.set(key, {
-        sequence,
+        sequence: isWaiting ? waiting.sequence : ++this.#sequence,
+        source,
         type: publication.event?.type ?? 'tombstone',
         message: message.value,
       });
@@ -75,6 +83,15 @@ export class Publisher {
     if (this.#pending.size === 0) return Promise.resolve();
     const sequence = this.#sequence;
     return new Promise((resolve) => this.#waiters.push({ sequence, resolve }));
+  }
+
+  /** Forgets what waits of one source; resolves when nothing of it is under way to the bus any more. */
+  async drop(source: string): Promise<void> {
+    for (const [key, pending] of this.#pending) if (pending.source === source) this.#pending.delete(key);
+    this.#settle();
+    if ([...this.#inFlight].some((sent) => sent.source === source)) {
+      await new Promise<void>((resolve) => this.#landed.push(resolve));
+    }
   }
 
   /** Sends what waits, unless the bus is away: then the next start finds out again what it has to send. */
@@ -95,10 +112,15 @@ export class Publisher {
     const { log, metrics, onBusState, maxRetryDelayMs } = this.#options;
     let failureCount = 0;
     while (this.#pending.size > 0) {
+      const batch = this.#nextBatch();
+      this.#inFlight = new Set(batch);
       try {
-        await this.#send(this.#nextBatch());
+        await this.#send(batch);
         failureCount = 0;
+        this.#land();
       } catch (error) {
+        this.#putBack(batch);
+        this.#land();
         failureCount++;
         metrics.publishFailures.inc();
         const reason = error instanceof Error ? error.message : String(error);
@@ -156,6 +178,30 @@ export class Publisher {
       const { key } = sent.message;
       if (key !== null && this.#pending.get(key) === sent) this.#pending.delete(key);
     }
+    this.#settle();
+  }
+
+  /** What took the place of an event that did not get through is due as early as that one was. */
+  #putBack(batch: readonly Pending[]): void {
+    let isOutOfOrder = false;
+    for (const { sequence, message } of batch) {
+      const newer = message.key === null ? undefined : this.#pending.get(message.key);
+      if (newer === undefined || message.key === null || newer.sequence <= sequence) continue;
+      this.#pending.set(message.key, { ...newer, sequence });
+      isOutOfOrder = true;
+    }
+    if (!isOutOfOrder) return;
+    this.#pending = new Map([...this.#pending].sort(([, a], [, b]) => a.sequence - b.sequence));
+  }
+
+  #land(): void {
+    this.#inFlight = new Set();
+    const landed = this.#landed;
+    this.#landed = [];
+    for (const resolve of landed) resolve();
+  }
+
+  #settle(): void {
     this.#options.metrics.pending.set(this.#pending.size);
     const oldest = this.#pending.values().next().value?.sequence ?? Number.POSITIVE_INFINITY;
     const done = this.#waiters.filter(({ sequence }) => sequence < oldest);

@@ -63,28 +63,56 @@ export class InventoryState {
     this.#entities.set(key, { source, event, endedMs, observed: null });
   }
 
+  /** Takes over what now stands on the topic of one source, in place of what was known of it: another process spoke. */
+  replace(source: string, publications: Iterable<Publication>): void {
+    for (const [key, entity] of this.#entities) if (entity.source === source) this.#entities.delete(key);
+    for (const publication of publications) {
+      const known = this.#entities.get(publication.key);
+      if (known === undefined || this.#mayTake(known, source)) this.restore(publication);
+    }
+  }
+
+  /** What is known of one entity, or `null`. */
+  find(key: string): Publication | null {
+    const entity = this.#entities.get(key);
+    if (entity === undefined) return null;
+    const { event, source, endedMs } = entity;
+    return { key, event, source, endedMs };
+  }
+
   /** Every entity: live ones and those that ended and wait for their tombstone. */
   *entities(): IterableIterator<Publication> {
     for (const [key, { event, source, endedMs }] of this.#entities) yield { key, event, source, endedMs };
   }
 
-  /** The source has said everything: what it owns and did not name has ended. Of two events with one key the last counts. */
-  snapshot(source: string, events: readonly InventoryEvent[], atMs: number): Publication[] {
-    const time = { atMs, firstReading: !this.#heardOf.has(source) };
+  /**
+   * The source has said everything: what it owns and did not name has ended, right after `seenToMs` where that is given.
+   * Of two events with one key the last counts.
+   */
+  snapshot(
+    source: string,
+    events: readonly InventoryEvent[],
+    atMs: number,
+    seenToMs?: number,
+  ): Publication[] {
+    const endMs = seenToMs === undefined || seenToMs === 0 ? atMs : Math.min(atMs, seenToMs + 1);
+    const time = { atMs, endMs, firstReading: !this.#heardOf.has(source) };
     this.#heardOf.add(source);
     const named = new Map(events.map((event) => [inventoryKey(event), event]));
     const out: Publication[] = [];
     for (const [key, entity] of this.#entities) {
-      if (entity.source === source && !named.has(key)) this.#end(key, entity, atMs, out);
+      if (entity.source === source && !named.has(key)) this.#end(key, entity, endMs, out);
     }
     for (const [key, event] of named) this.#observe(source, key, event, time, out);
     return out;
   }
 
-  /** The source has said something new about one entity. */
-  change(source: string, event: InventoryEvent, atMs: number): Publication[] {
+  /** The source has said something new about one entity: it is so since `sinceMs` where that is known, else since now. */
+  change(source: string, event: InventoryEvent, atMs: number, sinceMs?: number): Publication[] {
     const out: Publication[] = [];
-    this.#observe(source, inventoryKey(event), event, { atMs, firstReading: false }, out);
+    const changeMs = Math.min(atMs, sinceMs ?? atMs);
+    const time = { atMs: changeMs, endMs: changeMs, firstReading: false };
+    this.#observe(source, inventoryKey(event), event, time, out);
     return out;
   }
 
@@ -194,7 +222,7 @@ function merge(known: InventoryEvent | null, observed: InventoryEvent, time: Mer
   const merged = {
     ...open,
     sinceMs: untilMs === undefined ? since : Math.min(since, untilMs),
-    addresses: mergeAddresses(before?.addresses ?? null, observed.addresses, untilMs ?? time.atMs, time),
+    addresses: mergeAddresses(before?.addresses ?? null, observed.addresses, untilMs ?? time.endMs, time),
   };
   return untilMs === undefined ? merged : { ...merged, untilMs };
 }

@@ -8,7 +8,7 @@ import { Value } from 'typebox/value';
 import { KubelinkConfig, type ManifestsSource } from '../config.ts';
 import { keepUnreadable } from './file-source.ts';
 import { manifestsSource } from './manifests.ts';
-import type { Source, SourceSink } from './source.ts';
+import { type Source, type SourceSink, unrestored } from './source.ts';
 
 const deadlineMs = 10_000;
 
@@ -74,7 +74,7 @@ function start(path: string, rescanMs = 50): void {
     serviceCidrs: [],
   };
   source = manifestsSource('a', manifests, config, pino({ level: 'silent' }));
-  source.start(listener);
+  source.start(listener, unrestored);
 }
 
 /** Puts a file in place in one step, as careful writers do. */

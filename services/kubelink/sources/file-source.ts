@@ -30,8 +30,10 @@ export interface FileSourceOptions {
   readonly debounceMs: number;
   readonly rescanMs: number;
   readonly log: Logger;
+  /** Ends of names of files that are read, such as `.csv`; names are compared in lower case. Default: YAML and JSON. */
+  readonly extensions?: readonly string[];
   /** Reads the text of a file. Must not throw. */
-  readonly read: (text: string) => FileContents;
+  readonly read: (text: string, path: string) => FileContents;
   /** Events that follow from all files together. */
   readonly derived: (entities: readonly FileEntity[]) => readonly InventoryEvent[];
 }
@@ -90,7 +92,7 @@ export class FileSource implements Source {
     this.#watch?.ensure();
     let paths: string[];
     try {
-      paths = await listFiles(this.#path, this.#options.limits.maxFileCount);
+      paths = await listFiles(this.#path, this.#options.limits.maxFileCount, this.#options.extensions);
     } catch (error) {
       this.#watch?.close();
       sink.failing(`${this.#path} cannot be read: ${error instanceof Error ? error.message : error}`);
@@ -121,7 +123,7 @@ export class FileSource implements Source {
         return { stamp: '', contents: known?.contents ?? empty, failure: reading.message };
       case 'read': {
         if (reading.stamp === '') this.#look?.ask();
-        const contents = keepUnreadable(known?.contents ?? empty, this.#options.read(reading.text));
+        const contents = keepUnreadable(known?.contents ?? empty, this.#options.read(reading.text, path));
         return { stamp: reading.stamp, contents, failure: '' };
       }
     }

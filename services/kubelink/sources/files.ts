@@ -11,7 +11,8 @@ export interface FileLimits {
   readonly maxFileCount: number;
 }
 
-const extensions = /\.(ya?ml|json)$/i;
+/** Ends of file names that are read where a source names no others. */
+export const defaultExtensions: readonly string[] = ['.yaml', '.yml', '.json'];
 
 function isNotFound(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === 'ENOENT';
@@ -22,7 +23,11 @@ function isNotFound(error: unknown): boolean {
  * copies there, and a mounted ConfigMap its older versions.
  * @throws {Error} where the path does not exist, cannot be listed, or holds too many files.
  */
-export async function listFiles(path: string, maxFileCount: number): Promise<string[]> {
+export async function listFiles(
+  path: string,
+  maxFileCount: number,
+  extensions: readonly string[] = defaultExtensions,
+): Promise<string[]> {
   if (!(await stat(path)).isDirectory()) return [path];
   const found: string[] = [];
   const folders = [path];
@@ -30,7 +35,8 @@ export async function listFiles(path: string, maxFileCount: number): Promise<str
     for (const entry of await readdir(folder, { withFileTypes: true })) {
       if (entry.name.startsWith('.')) continue;
       if (entry.isDirectory()) folders.push(join(folder, entry.name));
-      else if (extensions.test(entry.name)) found.push(join(folder, entry.name));
+      else if (extensions.some((end) => entry.name.toLowerCase().endsWith(end)))
+        found.push(join(folder, entry.name));
     }
     if (found.length > maxFileCount) {
       throw new Error(`more than ${maxFileCount} files under ${path} (kubelink.maxFileCount)`);

@@ -8,10 +8,14 @@ import type { IgnoredKind } from '../manifests/convert.ts';
  * The same event object given again says that nothing changed.
  */
 export interface SourceSink {
-  /** Everything there is: what is not named has ended. Also gives the source a chance to take what another let go. */
-  snapshot(events: readonly InventoryEvent[]): void;
-  /** One entity is new or different. */
-  change(event: InventoryEvent): void;
+  /**
+   * Everything there is: what is not named has ended. Also gives the source a chance to take what another let go.
+   * A source that saw nothing for a while (a restart, a watch that broke) gives the moment up to which it had seen all:
+   * what is no more ends right after it, since nobody can say how long it lived on. Without: it ended now.
+   */
+  snapshot(events: readonly InventoryEvent[], seenToMs?: number): void;
+  /** One entity is new or different, since `atMs` where the source knows (now where not): the end of its former labels. */
+  change(event: InventoryEvent, atMs?: number): void;
   /** One entity is no more, since `atMs` where the source knows (now where not). */
   gone(key: string, atMs?: number): void;
   /** Everything that cannot be read at present, each with its place; an empty list when all is well. */
@@ -22,11 +26,41 @@ export interface SourceSink {
   failing(reason: string): void;
 }
 
+/** What stands on the topic of one source, from before it was started or from another process of the same name. */
+export interface Restored {
+  /** `uid` of the cluster event that stands there; `null` where there is none. */
+  clusterUid(cluster: string): string | null;
+  /** The newest watermark that stands there, ms; 0 where there is none. Good for {@link SourceSink.snapshot}. */
+  completeToMs(): number;
+  /**
+   * For a source that takes over from another process (a lease): drops what of this source still waits for the bus, and
+   * reads the topic anew. To be awaited before the first word to the sink. Tries until it succeeds; rejects on abort.
+   */
+  refresh(signal: AbortSignal): Promise<void>;
+  /** For a source that lost its lease: drops what of it still waits for the bus. */
+  release(): void;
+}
+
+/** Of a source that was never heard of. */
+export const unrestored: Restored = {
+  clusterUid: () => null,
+  completeToMs: () => 0,
+  refresh: () => Promise.resolve(),
+  release: () => {},
+};
+
 export interface Source {
   /** Unique; the owner of what it publishes. */
   readonly name: string;
   /** Begins to tell the sink; goes on by itself through failures until it is stopped. */
-  start(sink: SourceSink): void;
+  start(sink: SourceSink, restored: Restored): void;
+  /**
+   * The moment, ms since the epoch, up to which everything that took effect and that this source can know of has been
+   * told to the sink; 0: nothing yet, or not now. Asked often. It is published as the source's watermark once the bus
+   * has all that was told before, and flows until then are judged by it for good: never say more than is certain.
+   * A source without it vouches for nothing and is taken at its word.
+   */
+  completeToMs?(): number;
   /** Resolves when the sink will hear no more. */
   stop(): Promise<void>;
 }
