@@ -30,7 +30,7 @@ export function plainOwners(inventory: Inventory): Map<string, PlainOwner> {
       owners.set(`${network}|${formatAddress(parseAddress(ip)!)}`, {
         workload: String(owner.id),
         identity: owner.identity,
-        kind: owner.event.type === 'service' ? 'service' : owner.event.kind,
+        kind: owner.event.type === 'workload' ? owner.event.kind : owner.event.type,
       });
     }
   }

@@ -41,7 +41,6 @@ export function makeTraffic(options: {
 /** Inventory and engine as an enricher has them once it has read both topics. */
 export function loadWorld(traffic: Traffic): { inventory: Inventory; engine: PolicyEngine } {
   const inventory = new Inventory({
-    toleranceMs: 1000,
     maxIntervalsPerAddress: 64,
     labelsOf: makeLabeller(traffic.policy.profiles),
   });

@@ -24,7 +24,6 @@ const pod: WorkloadEvent = {
 
 function makeInventory(): Inventory {
   return new Inventory({
-    toleranceMs: 0,
     maxIntervalsPerAddress: 16,
     labelsOf: (subject, namespaceLabels) => ({
       labels: { role: subject.labels.tier ?? '', team: namespaceLabels.team ?? '' },
@@ -43,7 +42,7 @@ function find(
   timeMs: number,
 ): { name: string; certainty: number } {
   const words = new Uint32Array(Uint8Array.from(parseAddress(ip)!).buffer);
-  inventory.index.find(inventory.network(network), words, 0, timeMs);
+  inventory.index.find(inventory.network(network), words, 0, timeMs, 0);
   return {
     name: inventory.owners[inventory.index.foundOwner]?.event.name ?? '',
     certainty: inventory.index.foundCertainty,

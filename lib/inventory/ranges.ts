@@ -10,6 +10,8 @@ export interface RangeAnswer {
   readonly identity: number;
   /** In a pod or service range: nobody outside the cluster has it. */
   readonly closed: boolean;
+  /** Whether it may belong to the estate: its zone is inside, or nothing is known of it. */
+  readonly inside: boolean;
 }
 
 export interface RangeMap {
@@ -44,7 +46,7 @@ const reserved = [
   '::/128',
 ];
 
-const unknownAnswer: RangeAnswer = { identity: 0, closed: false };
+const unknownAnswer: RangeAnswer = { identity: 0, closed: false, inside: true };
 
 export function rangeContent(
   name: string,
@@ -78,7 +80,11 @@ export function makeRangeMap(
   const named = (name: string): void => {
     const range = builtIn.get(name);
     if (range === undefined) return;
-    add(range.cidrs, { identity: identityOf(rangeContent(range.name, range.zone, {})), closed: false });
+    add(range.cidrs, {
+      identity: identityOf(rangeContent(range.name, range.zone, {})),
+      closed: false,
+      inside: range.zone === 'inside',
+    });
   };
   named('internet');
   add(reserved, unknownAnswer);
@@ -89,10 +95,11 @@ export function makeRangeMap(
     add(range.cidrs, {
       identity: identityOf(rangeContent(range.name, range.zone, range.labels)),
       closed: false,
+      inside: range.zone === 'inside',
     });
   }
   if (cluster !== undefined)
-    add([...cluster.podCidrs, ...cluster.serviceCidrs], { identity: 0, closed: true });
+    add([...cluster.podCidrs, ...cluster.serviceCidrs], { identity: 0, closed: true, inside: true });
   const map = makeCidrMap(cidrs);
   return {
     map,

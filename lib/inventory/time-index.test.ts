@@ -66,7 +66,7 @@ test('whoever had the address at the time is found, as sure as the inventory all
         maxLength: 30,
       }),
       (changes, questions) => {
-        const index = new TimeIndex({ toleranceMs, maxIntervalsPerAddress: 100 });
+        const index = new TimeIndex({ maxIntervalsPerAddress: 100 });
         let model: Interval[] = [];
         for (const [interval, removedAgain] of changes) {
           const { network, address, sinceMs, untilMs, owner } = interval;
@@ -84,7 +84,7 @@ test('whoever had the address at the time is found, as sure as the inventory all
         assert.equal(index.intervalCount, model.length);
         for (const [network, address, timeMs] of questions) {
           const expected = reference(model, toleranceMs, network, address, timeMs);
-          index.find(network, words(address), 0, timeMs);
+          index.find(network, words(address), 0, timeMs, toleranceMs);
           assert.equal(index.foundCertainty, expected.certainty);
           if (expected.certainty === certaintyCode.none) assert.equal(index.foundOwner, -1);
           else assert.ok(expected.candidates.has(index.foundOwner));
@@ -96,7 +96,7 @@ test('whoever had the address at the time is found, as sure as the inventory all
 });
 
 test('an address that is reused a second later never inherits the name before it', () => {
-  const index = new TimeIndex({ toleranceMs: 100, maxIntervalsPerAddress: 8 });
+  const index = new TimeIndex({ maxIntervalsPerAddress: 8 });
   index.add(1, words(7), 0, 0, 10_000, 1);
   index.add(1, words(7), 0, 11_000, forever, 2);
   for (const [timeMs, owner, certainty] of [
@@ -106,39 +106,39 @@ test('an address that is reused a second later never inherits the name before it
     [10_950, 2, certaintyCode.grace],
     [11_000, 2, certaintyCode.exact],
   ] as const) {
-    index.find(1, words(7), 0, timeMs);
+    index.find(1, words(7), 0, timeMs, 100);
     assert.deepEqual([index.foundOwner, index.foundCertainty], [owner, certainty], String(timeMs));
   }
 });
 
 test('equal addresses of two networks are two addresses', () => {
-  const index = new TimeIndex({ toleranceMs: 0, maxIntervalsPerAddress: 8 });
+  const index = new TimeIndex({ maxIntervalsPerAddress: 8 });
   index.add(1, words(7), 0, 0, forever, 1);
   index.add(2, words(7), 0, 0, forever, 2);
-  index.find(1, words(7), 0, 1);
+  index.find(1, words(7), 0, 1, 0);
   assert.equal(index.foundOwner, 1);
-  index.find(2, words(7), 0, 1);
+  index.find(2, words(7), 0, 1, 0);
   assert.equal(index.foundOwner, 2);
 });
 
 test('the history of one address is bounded: the oldest owners go, and are counted', () => {
-  const index = new TimeIndex({ toleranceMs: 0, maxIntervalsPerAddress: 4 });
+  const index = new TimeIndex({ maxIntervalsPerAddress: 4 });
   for (let i = 0; i < 100; i++) index.add(0, words(1), 0, i * 10, i * 10 + 10, i);
   assert.equal(index.intervalCount, 4);
   assert.equal(index.evictedCount, 96);
-  index.find(0, words(1), 0, 985);
+  index.find(0, words(1), 0, 985, 0);
   assert.equal(index.foundOwner, 98);
-  index.find(0, words(1), 0, 5);
+  index.find(0, words(1), 0, 5, 0);
   assert.equal(index.foundOwner, -1);
 });
 
 test('a hundred thousand addresses are all found again after the table grew', () => {
-  const index = new TimeIndex({ toleranceMs: 0, maxIntervalsPerAddress: 4 });
+  const index = new TimeIndex({ maxIntervalsPerAddress: 4 });
   const count = 100_000;
   for (let i = 0; i < count; i++) index.add(i & 3, words(Math.imul(i, 2654435761) >>> 0), 0, i, i + 10, i);
   assert.equal(index.addressCount, count);
   for (let i = 0; i < count; i++) {
-    index.find(i & 3, words(Math.imul(i, 2654435761) >>> 0), 0, i + 5);
+    index.find(i & 3, words(Math.imul(i, 2654435761) >>> 0), 0, i + 5, 0);
     if (index.foundOwner !== i) assert.fail(`address ${i} gave ${index.foundOwner}`);
   }
 });

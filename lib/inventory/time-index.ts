@@ -13,7 +13,6 @@ const slotWords = 5;
 const none = -1;
 
 export class TimeIndex {
-  readonly #toleranceMs: number;
   readonly #maxIntervalsPerAddress: number;
   /** 5 words a slot: network + 1 (0 is free), then the address. */
   #keys: Uint32Array;
@@ -38,11 +37,9 @@ export class TimeIndex {
   foundCertainty = 0;
 
   /**
-   * @param toleranceMs how far the clocks of reporters and inventory may be apart
    * @param maxIntervalsPerAddress bound of the history of one address
    */
-  constructor(options: { toleranceMs: number; maxIntervalsPerAddress: number; expectedAddresses?: number }) {
-    this.#toleranceMs = options.toleranceMs;
+  constructor(options: { maxIntervalsPerAddress: number; expectedAddresses?: number }) {
     this.#maxIntervalsPerAddress = options.maxIntervalsPerAddress;
     let capacity = 1024;
     while (capacity < (options.expectedAddresses ?? 0) * 2) capacity *= 2;
@@ -246,7 +243,7 @@ export class TimeIndex {
    * one owner for the whole tolerance around the time and in possession at the time: exact; one owner near, not in
    * possession: grace; several near: ambiguous, with the one in possession, else the nearest; nobody near: none.
    */
-  find(network: number, words: Uint32Array, at: number, timeMs: number): void {
+  find(network: number, words: Uint32Array, at: number, timeMs: number, toleranceMs: number): void {
     this.foundOwner = none;
     this.foundCertainty = certaintyCode.none;
     const slot = this.#slot(
@@ -257,8 +254,8 @@ export class TimeIndex {
       words[at + 3] ?? 0,
     );
     if (this.#keys[slot * slotWords] === 0) return;
-    const from = timeMs - this.#toleranceMs;
-    const to = timeMs + this.#toleranceMs;
+    const from = timeMs - toleranceMs;
+    const to = timeMs + toleranceMs;
     let nearestMs = forever;
     for (
       let interval = this.#heads[slot] ?? none;
@@ -287,5 +284,31 @@ export class TimeIndex {
           this.foundCertainty = certaintyCode.exact;
       }
     }
+  }
+
+  /** Owners that `find` would weigh, the nearest to the time first. */
+  candidates(network: number, words: Uint32Array, at: number, timeMs: number, toleranceMs: number): number[] {
+    const slot = this.#slot(
+      network,
+      words[at] ?? 0,
+      words[at + 1] ?? 0,
+      words[at + 2] ?? 0,
+      words[at + 3] ?? 0,
+    );
+    if (this.#keys[slot * slotWords] === 0) return [];
+    const distances = new Map<number, number>();
+    for (
+      let interval = this.#heads[slot] ?? none;
+      interval !== none;
+      interval = this.#next[interval] ?? none
+    ) {
+      const since = this.#since[interval] ?? 0;
+      const until = this.#until[interval] ?? 0;
+      if (since > timeMs + toleranceMs || until <= timeMs - toleranceMs) continue;
+      const distanceMs = timeMs < since ? since - timeMs : timeMs >= until ? timeMs - until + 1 : 0;
+      const owner = this.#owner[interval] ?? none;
+      distances.set(owner, Math.min(distanceMs, distances.get(owner) ?? forever));
+    }
+    return [...distances].sort((a, b) => a[1] - b[1]).map(([owner]) => owner);
   }
 }

@@ -27,7 +27,8 @@ export interface World {
   readonly policy: PolicyDocument;
   /**
    * Resolves when everything that is in the topic `inventory` now has been applied, so that a flow is never joined with
-   * an inventory older than its own arrival. Gives up only when nothing was applied for `waitMs`.
+   * an inventory older than its own arrival; and makes the watermarks that were heard before count. Gives up only when
+   * nothing was applied for `waitMs`.
    */
   catchUp(waitMs: number, signal: AbortSignal): Promise<void>;
   close(): Promise<void>;
@@ -35,7 +36,6 @@ export interface World {
 
 export interface WorldOptions {
   readonly bus: Bus;
-  readonly clockToleranceMs: number;
   readonly maxIntervalsPerAddress: number;
   readonly log: Logger;
   readonly metrics: EnrichMetrics;
@@ -52,7 +52,6 @@ export async function openWorld(options: WorldOptions): Promise<World> {
   let engine = new PolicyEngine(policy, Date.now());
   let expiryTimer: NodeJS.Timeout | undefined;
   const inventory = new Inventory({
-    toleranceMs: options.clockToleranceMs,
     maxIntervalsPerAddress: options.maxIntervalsPerAddress,
     labelsOf: makeLabeller(policy.profiles),
   });
@@ -62,7 +61,7 @@ export async function openWorld(options: WorldOptions): Promise<World> {
   const applyInventory = (messages: readonly BusMessage[], partition: number): void => {
     const last = messages.at(-1);
     if (last !== undefined) applied.set(partition, last.offset + 1);
-    for (const { key, value, offset } of messages) {
+    for (const { key, value, offset, headers } of messages) {
       if (key === null) continue;
       if (value === null) {
         inventory.apply(key, null);
@@ -71,7 +70,7 @@ export async function openWorld(options: WorldOptions): Promise<World> {
       try {
         const event = parseJson(value);
         if (inventoryEvent.Check(event)) {
-          inventory.apply(key, event);
+          inventory.apply(key, event, headers.source);
           continue;
         }
         const [first] = inventoryEvent.Errors(event);
@@ -115,7 +114,7 @@ export async function openWorld(options: WorldOptions): Promise<World> {
       log.error({ err: error, offset: newest.offset }, 'policy left out: the one before stays in force');
       return;
     }
-    inventory.relabel(makeLabeller(policy.profiles));
+    void inventory.relabel(makeLabeller(policy.profiles));
     metrics.policyVersion.set(policy.version);
     log.info(
       { version: policy.version, rules: engine.rules.length, author: policy.author },
@@ -157,6 +156,8 @@ export async function openWorld(options: WorldOptions): Promise<World> {
       return policy;
     },
     async catchUp(waitMs, signal) {
+      // What a watermark vouches for stands before it on the topic, perhaps in another partition.
+      const heard = inventory.snapshotWatermarks();
       const ends = await bus.positions(topics.inventory, enrichGroup);
       const behind = (): { partition: number; next: number }[] =>
         ends.filter(
@@ -173,6 +174,7 @@ export async function openWorld(options: WorldOptions): Promise<World> {
         await pause(catchUpStepMs, signal);
       }
       if (signal.aborted) return;
+      if (behind().length === 0) inventory.confirmWatermarks(heard);
       // The last messages may have been compacted away, which no reader can see: don't wait for them again.
       for (const { partition, next } of behind()) applied.set(partition, next);
     },
