@@ -109,7 +109,7 @@ describe('migrate', () => {
       return migrate(store, { log });
     };
     await withDays(90);
-    assert.deepEqual((await withDays(30)).retained, ['flows', 'batches']);
+    assert.deepEqual((await withDays(30)).retained, ['flows', 'flows_late', 'batches']);
     const [row] = await open(database).query<{ engine_full: string }>(
       "SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = 'flows'",
     );

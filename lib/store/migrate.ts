@@ -1,6 +1,10 @@
-/** Brings a database to the schema of this version: schemas/clickhouse/NNN-name.sql in order, then the retention. */
+/**
+ * Brings a database to the schema of this version: schemas/clickhouse/NNN-name.sql in order, each once; then
+ * views*.sql, again whenever their text changed; then the retention.
+ */
 import { hash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Logger } from 'pino';
 import type { RetentionConfig, StoreConfig } from './config.ts';
@@ -8,7 +12,7 @@ import { splitStatements } from './statements.ts';
 import { type Store, StoreRefusedError } from './store.ts';
 
 export interface Migration {
-  /** `001-tables`. */
+  /** `001-tables`, or `views`, which is applied again whenever its text changed. */
   readonly name: string;
   readonly sql: string;
 }
@@ -31,9 +35,14 @@ export class MigrationError extends Error {
   override readonly name = 'MigrationError';
 }
 
-const migrationName = /^\d{3}-[a-z0-9-]+\.sql$/;
+const numberedName = /^\d{3}-[a-z0-9-]+$/;
+const repeatableName = /^views[a-z0-9-]*$/;
+/** Files of earlier versions whose work others have taken over; databases may have them recorded. */
+const formerMigrations = new Set(['003-views']);
 /** Tries of one file; another process that does the same at the same moment can make a statement fail. */
-const tryLimit = 5;
+const tryLimit = 20;
+/** Longest pause before the next try, ms; a part of it by chance, so that two processes get out of step. */
+const maxPauseMs = 200;
 /** Errors that statements of two processes can give each other. */
 const collisions = new Set([
   'TABLE_ALREADY_EXISTS',
@@ -42,18 +51,24 @@ const collisions = new Set([
   'UNKNOWN_TABLE',
   'DEADLOCK_AVOIDED',
   'CANNOT_ASSIGN_ALTER',
+  'FILE_DOESNT_EXIST',
+  'TABLE_IS_DROPPED',
 ]);
 
-/** The files in the folder `schemas/clickhouse`, in order. */
+/** The files in the folder `schemas/clickhouse`, in order: those with a number, then the views. */
 export function readMigrations(): Migration[] {
   const folder = new URL('../../schemas/clickhouse/', import.meta.url);
-  const files = readdirSync(fileURLToPath(folder)).filter((file) => file.endsWith('.sql'));
-  const wrong = files.find((file) => !migrationName.test(file));
+  const names = readdirSync(fileURLToPath(folder))
+    .filter((file) => file.endsWith('.sql'))
+    .map((file) => file.slice(0, -'.sql'.length));
+  const wrong = names.find((name) => !numberedName.test(name) && !repeatableName.test(name));
   if (wrong !== undefined)
-    throw new MigrationError(`schemas/clickhouse/${wrong}: the name must be like 001-name.sql`);
-  return files.sort().map((file) => ({
-    name: file.slice(0, -'.sql'.length),
-    sql: readFileSync(new URL(file, folder), 'utf8'),
+    throw new MigrationError(
+      `schemas/clickhouse/${wrong}.sql: the name must be like 001-name.sql or views-name.sql`,
+    );
+  return names.sort().map((name) => ({
+    name,
+    sql: readFileSync(new URL(`${name}.sql`, folder), 'utf8'),
   }));
 }
 
@@ -73,13 +88,19 @@ function digest(text: string): string {
   return hash('sha256', text, 'hex').slice(0, 32);
 }
 
-async function whileOthersMigrate<T>(work: () => Promise<T>): Promise<T> {
+/** Does `work` again when another process got in its way, unless that one `isDone` with the same by now. */
+async function whileOthersMigrate(
+  work: () => Promise<void>,
+  isDone: () => Promise<boolean> = async () => false,
+): Promise<void> {
   for (let tries = 1; ; tries++) {
     try {
       return await work();
     } catch (error) {
       const collided = error instanceof StoreRefusedError && collisions.has(error.code);
       if (!collided || tries >= tryLimit) throw error;
+      await delay(Math.random() * maxPauseMs);
+      if (await isDone()) return;
     }
   }
 }
@@ -99,7 +120,7 @@ async function readApplied(store: Store): Promise<Map<string, Applied>> {
 
 async function applyOne(store: Store, migration: Migration, known: Applied | undefined): Promise<boolean> {
   const checksum = digest(migration.sql);
-  if (known !== undefined && known.checksum !== checksum) {
+  if (known !== undefined && known.checksum !== checksum && !repeatableName.test(migration.name)) {
     throw new MigrationError(
       `migration ${migration.name} was applied to database ${store.config.database} with another content ` +
         `(checksum ${known.checksum}, the file has ${checksum}); restore the file and put the change into a new one, ` +
@@ -111,9 +132,12 @@ async function applyOne(store: Store, migration: Migration, known: Applied | und
   );
   const rendered = digest(statements.join(';'));
   if (known?.rendered === rendered) return false;
-  await whileOthersMigrate(async () => {
-    for (const statement of statements) await store.command(statement);
-  });
+  await whileOthersMigrate(
+    async () => {
+      for (const statement of statements) await store.command(statement);
+    },
+    async () => (await readApplied(store)).get(migration.name)?.rendered === rendered,
+  );
   await store.insertRows('migrations', [{ name: migration.name, checksum, rendered }]);
   return true;
 }
@@ -121,6 +145,7 @@ async function applyOne(store: Store, migration: Migration, known: Applied | und
 /** What ends when: the table, the setting that rules it, and the time that counts. */
 const retained: readonly (readonly [table: string, setting: keyof RetentionConfig, time: string])[] = [
   ['flows', 'rawDays', 'time'],
+  ['flows_late', 'rawDays', 'time'],
   ['batches', 'rawDays', 'toDateTime(received)'],
   ['edges_1m', 'minuteDays', 'time'],
   ['edges_1h', 'hourDays', 'time'],
@@ -165,7 +190,7 @@ export async function migrate(store: Store, options: MigrateOptions): Promise<Mi
   );
   const known = await readApplied(store);
   const names = new Set(migrations.map((migration) => migration.name));
-  const unknown = [...known.keys()].filter((name) => !names.has(name));
+  const unknown = [...known.keys()].filter((name) => !names.has(name) && !formerMigrations.has(name));
   if (unknown.length > 0) {
     throw new MigrationError(
       `database ${database} has migrations that this version doesn't know (${unknown.join(', ')}); run the version that made it`,

@@ -51,6 +51,23 @@ SOURCE(CLICKHOUSE(
 LAYOUT(HASHED())
 LIFETIME(MIN 1 MAX 3);
 
+-- Every flow as it is known now: what was settled when it was written, and what came early in its newest version.
+CREATE OR REPLACE VIEW flows_all AS
+SELECT
+    time, duration_ms, src_ip, src_port, dst_ip, dst_port, protocol, original_dst_ip, original_dst_port,
+    src_workload, dst_workload, src_identity, dst_identity, src_provenance, src_certainty, dst_provenance,
+    dst_certainty, side, state, action, action_reason, flags, verdict, reason, rule, policy, bytes_forward,
+    bytes_reverse, packets_forward, packets_reverse, connections, dns_name, process, agent, toUInt8(0) AS pending
+FROM flows
+UNION ALL
+SELECT
+    time, duration_ms, src_ip, src_port, dst_ip, dst_port, protocol, original_dst_ip, original_dst_port,
+    src_workload, dst_workload, src_identity, dst_identity, src_provenance, src_certainty, dst_provenance,
+    dst_certainty, side, state, action, action_reason, flags, verdict, reason, rule, policy, bytes_forward,
+    bytes_reverse, packets_forward, packets_reverse, connections, dns_name, process, agent, pending
+FROM flows_late FINAL
+WHERE sign = 1 AND row != 4294967295;
+
 -- direction: who crosses what. 'internal' stays in one cluster (or outside of all), 'cross-cluster' goes from one to another,
 -- 'datacentre' joins a cluster with a VM, a host or a range inside, 'leaves-estate' and 'enters-estate' say it.
 -- severity: '' unless unexplained.
@@ -103,6 +120,7 @@ SELECT
     raw.src_certainty AS src_certainty,
     raw.dst_provenance AS dst_provenance,
     raw.dst_certainty AS dst_certainty,
+    raw.pending AS pending,
     raw.bytes_forward + raw.bytes_reverse AS bytes,
     raw.packets_forward + raw.packets_reverse AS packets,
     raw.bytes_forward AS bytes_forward,
@@ -124,7 +142,7 @@ SELECT
     raw.src_identity AS src_identity,
     raw.dst_identity AS dst_identity,
     raw.rule AS rule_id
-FROM flows AS raw;
+FROM flows_all AS raw;
 
 -- Per minute and side: sum the counts of one side, or both ends of a connection count twice.
 CREATE OR REPLACE VIEW edges_labeled AS
@@ -253,6 +271,7 @@ FROM
     FROM edges_seen
     WHERE verdict = 'unexplained'
     GROUP BY src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, verdict
+    HAVING sum(edges_seen.flows) != 0
 ) AS raw
 LEFT JOIN
 (
