@@ -57,11 +57,30 @@ export const LocalHostSource = Type.Object(
     }),
     intervalMs: Type.Integer({
       minimum: 100,
-      default: 10_000,
-      description: 'Milliseconds between two readings of the interface addresses.',
+      default: 500,
+      description:
+        'Milliseconds between two readings of the interface addresses; flows of this machine have certain names only behind the last one.',
     }),
   },
   closed,
+);
+
+export const ApiSource = Type.Object(
+  {
+    kind: Type.Literal('api'),
+    name: sourceName,
+    maxWorkloadCount: Type.Integer({
+      minimum: 1,
+      default: 200_000,
+      description:
+        'Most workloads put over HTTP that may live at once; more are not taken, and the log names them.',
+    }),
+  },
+  {
+    ...closed,
+    description:
+      'Workloads that others put with PUT /api/v1/workloads. One kubelink of a bus has it; `eastwest up` adds it.',
+  },
 );
 
 export const RetiredSource = Type.Object(
@@ -75,7 +94,13 @@ export const RetiredSource = Type.Object(
   closed,
 );
 
-export const SourceConfig = Type.Union([ManifestsSource, HostsSource, LocalHostSource, RetiredSource]);
+export const SourceConfig = Type.Union([
+  ManifestsSource,
+  HostsSource,
+  LocalHostSource,
+  ApiSource,
+  RetiredSource,
+]);
 
 export const KubelinkConfig = Type.Object(
   {
@@ -161,5 +186,6 @@ export const KubelinkConfig = Type.Object(
 export type ManifestsSource = Static<typeof ManifestsSource>;
 export type HostsSource = Static<typeof HostsSource>;
 export type LocalHostSource = Static<typeof LocalHostSource>;
+export type ApiSource = Static<typeof ApiSource>;
 export type SourceConfig = Static<typeof SourceConfig>;
 export type KubelinkConfig = Static<typeof KubelinkConfig>;

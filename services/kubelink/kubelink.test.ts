@@ -104,7 +104,7 @@ async function start(sources: readonly object[], settings: object = {}): Promise
   const kubelink = await startKubelink(
     {
       config,
-      sources: makeSources(config, log),
+      sources: makeSources(config, log, bus),
       bus,
       topicSpecs: topicSpecs(busConfig),
       metrics,

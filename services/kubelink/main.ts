@@ -15,7 +15,6 @@ export const service = defineService({
   description: 'Publishes who has which address: clusters, VMs, bare metal.',
   sections: { runtime: RuntimeConfig, bus: BusConfig, kubelink: KubelinkConfig },
   async run({ config, log, metrics: registry, readiness, signal }) {
-    const sources = makeSources(config.kubelink, log);
     if (config.kubelink.sources.length === 0) {
       log.warn('no source of inventory is configured (kubelink.sources), so nothing is published');
     }
@@ -29,7 +28,7 @@ export const service = defineService({
     try {
       const options = {
         config: config.kubelink,
-        sources,
+        sources: makeSources(config.kubelink, log, bus),
         bus,
         topicSpecs: topicSpecs(config.bus),
         metrics,

@@ -2,12 +2,14 @@
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import type { Logger } from 'pino';
+import type { Bus } from '../../../lib/bus/bus.ts';
 import { OperatorError } from '../../../lib/runtime/exit.ts';
 import type { KubelinkConfig, SourceConfig } from '../config.ts';
 import { FieldError } from '../validate.ts';
 import { hostsSource } from './hosts.ts';
 import { localHostSource } from './local-host.ts';
 import { manifestsSource } from './manifests.ts';
+import { putSource } from './put.ts';
 import type { Source } from './source.ts';
 
 /** The name of a source: the configured one, or one made of what tells it from others. */
@@ -20,6 +22,8 @@ export function sourceName(source: SourceConfig): string {
       return `hosts:${resolve(source.path)}`;
     case 'local-host':
       return `local-host:${hostname()}`;
+    case 'api':
+      return 'api';
     case 'retired':
       return source.name;
   }
@@ -32,7 +36,7 @@ export interface Sources {
 }
 
 /** @throws {OperatorError} for names that are used twice and for ranges that do not parse. */
-export function makeSources(config: KubelinkConfig, log: Logger): Sources {
+export function makeSources(config: KubelinkConfig, log: Logger, bus: Bus): Sources {
   const names = new Set<string>();
   const sources: Source[] = [];
   const retired: string[] = [];
@@ -55,6 +59,9 @@ export function makeSources(config: KubelinkConfig, log: Logger): Sources {
           break;
         case 'local-host':
           sources.push(localHostSource(name, source));
+          break;
+        case 'api':
+          sources.push(putSource(name, source, config, bus, sourceLog));
           break;
         case 'retired':
           retired.push(name);
