@@ -6,7 +6,7 @@ import type { PolicyEngine } from '../lib/policy/engine.ts';
 import type { NativeBlock } from '../lib/store/native.ts';
 import { clearFlowColumns, makeFlowColumns, readFlowBatch } from '../lib/wire/columns.ts';
 import { BlockBuilder } from '../services/enrich/block.ts';
-import { judgeBlock, makeResolvedColumns, resolveBlock } from '../services/enrich/resolve.ts';
+import { BlockNamer, judgeBlock, makeResolvedColumns } from '../services/enrich/resolve.ts';
 import { flowsBlock } from '../services/enrich/rows.ts';
 import { SeenBatches } from '../services/enrich/sequences.ts';
 import { AddressTraits } from '../services/enrich/traits.ts';
@@ -88,7 +88,7 @@ export async function benchLookup(inventory: Inventory): Promise<Figure[]> {
   const fast = await medianSeconds(rounds, () => {
     found = 0;
     for (let i = 0; i < count; i++) {
-      inventory.index.find(networks[i]!, words, i * 4, now);
+      inventory.index.find(networks[i]!, words, i * 4, now, 1000);
       found += inventory.index.foundOwner;
     }
   });
@@ -124,17 +124,22 @@ export function enrichAll(
   maxRows = 524288,
 ): void {
   const limits = { maxRows, maxBytes: 1 << 30, maxAgeMs: 1e12, maxAheadMs: 1e12 };
-  const builder = new BlockBuilder(limits, (name) => inventory.network(name));
+  const builder = new BlockBuilder(limits, {
+    networkIndex: (name) => inventory.network(name),
+    toleranceMs: () => 1000,
+  });
   const seen = new SeenBatches(100_000);
   const traits = new AddressTraits(inventory, engine);
   const resolved = makeResolvedColumns(maxRows);
   const send = (): void => {
+    const { columns, batches } = builder;
     traits.refresh(engine);
-    resolveBlock(builder.columns, builder.batches, resolved, inventory, traits);
-    judgeBlock(builder.columns, resolved, inventory, engine);
+    const pending = new BlockNamer(columns, batches, resolved, inventory, traits).nameAll();
+    if (pending > 0) throw new Error(`${pending} ends are pending, though nothing is late`);
+    judgeBlock(columns, resolved, inventory, engine);
     onBlock({
-      rows: flowsBlock(builder.columns, resolved, builder.batches, inventory, engine),
-      rowCount: builder.columns.count,
+      rows: flowsBlock({ columns, resolved, batches, inventory, engine }),
+      rowCount: columns.count,
     });
     builder.clear();
   };

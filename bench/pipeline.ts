@@ -141,7 +141,6 @@ async function runEnricher(store: Store, bus: Bus, traffic: Traffic): Promise<nu
   const metrics = makeMetrics(new Registry());
   const world = await openWorld({
     bus,
-    clockToleranceMs: 1000,
     maxIntervalsPerAddress: 64,
     log: quiet,
     metrics,

@@ -171,6 +171,15 @@ export class Inventory {
     return this.#sources.index(name);
   }
 
+  /** Every source that published something, and up to when it vouches for that, ms; +Infinity where it never said. */
+  sources(): readonly { readonly name: string; readonly completeToMs: number }[] {
+    const { names, completeToMs } = this.#sources;
+    return names.map((name, index) => ({
+      name,
+      completeToMs: completeToMs[index] ?? Number.POSITIVE_INFINITY,
+    }));
+  }
+
   /** By source: every change up to there has been applied, ms since the epoch; +Infinity where it never gave a watermark. */
   get completeToMs(): Float64Array {
     return this.#sources.completeToMs;
@@ -206,6 +215,12 @@ export class Inventory {
         if (timeMs < untilMs) return identity;
     }
     return this.ownerIdentity[owner] ?? 0;
+  }
+
+  /** The identities of an owner in time, oldest first, each until a moment; the last one lasts. */
+  identityPeriods(owner: number): readonly { readonly untilMs: number; readonly identity: number }[] {
+    const present = { untilMs: forever, identity: this.ownerIdentity[owner] ?? 0 };
+    return [...(this.#former.get(owner) ?? []), present];
   }
 
   /** The service (owner) behind a port of a node (owner) at a time, or -1. `protocol` is its IANA number. */

@@ -34,6 +34,14 @@ export interface BlockLimits {
   readonly maxAheadMs: number;
 }
 
+/** What a batch's header means to its rows. */
+export interface BatchScheme {
+  /** Index of the network with this name. */
+  networkIndex(name: string): number;
+  /** How far the times of its rows may be off once they are by the common clock, ms. */
+  toleranceMs(header: BatchHeader): number;
+}
+
 /** Whether a message went in, or the block must be written first. */
 export type TakeResult = 'taken' | 'full';
 
@@ -41,7 +49,7 @@ const initialRows = 8192;
 
 export class BlockBuilder {
   readonly #limits: BlockLimits;
-  readonly #networkIndex: (name: string) => number;
+  readonly #scheme: BatchScheme;
   #columns = makeFlowColumns(initialRows);
   #resolved = makeResolvedColumns(0);
   #ledger: LedgerEntry[] = [];
@@ -50,9 +58,9 @@ export class BlockBuilder {
   /** Takes whatever comes, whatever the limits: a block that is built again must get all of its range. */
   unlimited = false;
 
-  constructor(limits: BlockLimits, networkIndex: (name: string) => number) {
+  constructor(limits: BlockLimits, scheme: BatchScheme) {
     this.#limits = limits;
-    this.#networkIndex = networkIndex;
+    this.#scheme = scheme;
   }
 
   get columns(): FlowColumns {
@@ -122,6 +130,12 @@ export class BlockBuilder {
       return 'taken';
     }
     const { header, firstRow, rowCount } = result;
+    // From here on every time is by the common clock.
+    if (header.clockOffsetMs !== 0) {
+      const { startMs } = columns;
+      for (let row = firstRow; row < firstRow + rowCount; row++)
+        startMs[row] = (startMs[row] ?? 0) - header.clockOffsetMs;
+    }
     const badRow = this.#timeOutOfRange(message.timestampMs, firstRow, rowCount);
     if (badRow >= 0) {
       const begin = new Date(columns.startMs[badRow] ?? 0);
@@ -147,8 +161,10 @@ export class BlockBuilder {
       this.#batches.push({
         firstRow,
         rowCount,
-        network: this.#networkIndex(header.network),
+        network: this.#scheme.networkIndex(header.network),
+        toleranceMs: this.#scheme.toleranceMs(header),
         agentId: header.agentId,
+        networkName: header.network,
       });
     }
     this.#note(message, header, rowCount, rowCount, 'written', 'none', '');

@@ -3,7 +3,8 @@
  * row of each, so rows may be written any number of times, by any enricher.
  */
 
-import { ruleId } from '../../lib/inventory/ids.ts';
+import type { AddressInterval } from '../../lib/inventory/events.ts';
+import { ruleId, workloadId } from '../../lib/inventory/ids.ts';
 import type { Inventory, Owner } from '../../lib/inventory/inventory.ts';
 import type { Store } from '../../lib/store/store.ts';
 import type { PolicyDocument } from '../../schemas/policy.ts';
@@ -15,6 +16,8 @@ type Row = Record<string, unknown>;
 const chunkRows = 20000;
 /** `valid_to` of an interval that lasts, ms: the last second that ClickHouse reads as a number (in the year 2286). */
 const openEndMs = 9_999_999_999_000;
+/** How often the watermarks of sources are written, ms. */
+const sourcesIntervalMs = 5000;
 
 function identityRow(inventory: Inventory, index: number): Row {
   const identity = inventory.identities.list[index];
@@ -37,29 +40,46 @@ function identityRow(inventory: Inventory, index: number): Row {
   };
 }
 
+/** Who had which address with which labels: a row for each part of an interval in which both stayed. */
 function workloadRows(inventory: Inventory, owner: Owner): Row[] {
   const { event } = owner;
-  if (event.type !== 'workload') return [];
+  if (event.type === 'name') return [];
+  const kind = event.type === 'service' ? 'service' : event.kind;
   const base = {
-    id: owner.id,
-    kind: event.kind,
+    // A service is no workload that flows point to, but it has addresses, and a history.
+    id: event.type === 'service' ? workloadId(event.cluster, kind, event.uid) : owner.id,
+    kind,
     cluster: event.cluster,
     namespace: event.namespace,
     name: event.name,
-    node: event.node,
+    node: event.type === 'service' ? '' : event.node,
     uid: event.uid,
-    identity: inventory.identities.list[owner.identity]?.id ?? 0n,
   };
-  const row = (network: string, ip: string, sinceMs: number, untilMs: number | undefined): Row => ({
-    ...base,
-    network,
-    ip: ip.includes(':') ? ip : `::ffff:${ip}`,
-    valid_from: dateTime64(sinceMs),
-    valid_to: dateTime64(untilMs ?? openEndMs),
-  });
   // Without an address of its own (host network, not started) it is still a workload.
-  if (event.addresses.length === 0) return [row('', '::', event.sinceMs, event.untilMs)];
-  return event.addresses.map((address) => row(address.network, address.ip, address.sinceMs, address.untilMs));
+  const intervals: readonly Partial<AddressInterval>[] =
+    event.addresses.length === 0
+      ? [{ sinceMs: event.sinceMs, ...(event.untilMs === undefined ? {} : { untilMs: event.untilMs }) }]
+      : event.addresses;
+  const periods = inventory.identityPeriods(owner.index);
+  return intervals.flatMap(({ network = '', ip = '::', sinceMs = 0, untilMs = openEndMs }) => {
+    const rows: Row[] = [];
+    let fromMs = sinceMs;
+    for (const period of periods) {
+      const toMs = Math.min(untilMs, period.untilMs);
+      if (toMs <= fromMs && untilMs > sinceMs) continue;
+      rows.push({
+        ...base,
+        identity: inventory.identities.list[period.identity]?.id ?? 0n,
+        network,
+        ip: ip.includes(':') ? ip : `::ffff:${ip}`,
+        valid_from: dateTime64(fromMs),
+        valid_to: dateTime64(toMs),
+      });
+      fromMs = toMs;
+      if (toMs >= untilMs) break;
+    }
+    return rows;
+  });
 }
 
 export class Catalog {
@@ -69,6 +89,7 @@ export class Catalog {
   #written = new Uint8Array(1024);
   /** Version of the policy whose rules were written. */
   #rulesVersion = 0;
+  #sourcesDueMs = 0;
 
   constructor(store: Store, inventory: Inventory) {
     this.#store = store;
@@ -110,7 +131,10 @@ export class Catalog {
       for (const index of due) changed.delete(index);
       try {
         const present = due.flatMap((index) => owners[index] ?? []);
-        await this.writeIdentities([Int32Array.from(present, (owner) => owner.identity)], present.length);
+        const identities = present.flatMap((owner) =>
+          this.#inventory.identityPeriods(owner.index).map(({ identity }) => identity),
+        );
+        await this.writeIdentities([Int32Array.from(identities)], identities.length);
         await this.#insert(
           'workloads',
           present.flatMap((owner) => workloadRows(this.#inventory, owner)),
@@ -122,13 +146,28 @@ export class Catalog {
     }
   }
 
-  /** Writes all that changed since the last call: workloads with their identities, and the rules of another policy. */
+  /**
+   * Writes all that changed since the last call: workloads with their identities, how far sources vouch for themselves,
+   * and the rules of another policy. One enricher does it for all.
+   */
   async flush(policy: PolicyDocument): Promise<void> {
     if (policy.version !== this.#rulesVersion) {
       await this.#writeRules(policy);
       this.#rulesVersion = policy.version;
     }
     await this.#flushWorkloads();
+    await this.#flushSources();
+  }
+
+  async #flushSources(): Promise<void> {
+    if (Date.now() < this.#sourcesDueMs) return;
+    const rows = this.#inventory
+      .sources()
+      .flatMap(({ name, completeToMs }) =>
+        Number.isFinite(completeToMs) ? [{ source: name, complete_to: dateTime64(completeToMs) }] : [],
+      );
+    if (rows.length > 0) await this.#insert('inventory_sources', rows);
+    this.#sourcesDueMs = Date.now() + sourcesIntervalMs;
   }
 
   async #writeRules(policy: PolicyDocument): Promise<void> {

@@ -22,13 +22,37 @@ export const EnrichConfig = Type.Object(
     holdMs: Type.Integer({
       default: 2000,
       minimum: 0,
-      description: 'Longest wait, ms, for inventory that a pod address of a block still lacks.',
+      description:
+        'Longest wait, ms, of a block until the inventory vouches for the time of its flows; what is not settled then is written as late and repaired.',
+    }),
+    repairWindowMs: Type.Integer({
+      default: 600_000,
+      minimum: 0,
+      description:
+        'How long, ms, after their writing late flows wait for the inventory, before they stay as they are.',
+    }),
+    repairIntervalMs: Type.Integer({
+      default: 500,
+      minimum: 10,
+      description: 'Pause, ms, between two looks for late flows that can be repaired.',
+    }),
+    maxRepairRows: Type.Integer({
+      default: 20_000,
+      minimum: 100,
+      maximum: 100_000,
+      description: 'Late flows that are repaired in one insert at most.',
     }),
     clockToleranceMs: Type.Integer({
       default: 1000,
       minimum: 0,
       description:
-        'How far, ms, the clocks of agents and inventory may be apart before a label is called uncertain.',
+        'How far, ms, the times of an agent that has not measured its clock may be off those of the inventory.',
+    }),
+    inventoryErrorMs: Type.Integer({
+      default: 250,
+      minimum: 0,
+      description:
+        'How far, ms, the times of the inventory may be off the clock of ingest; added to what an agent measured.',
     }),
     maxIntervalsPerAddress: Type.Integer({
       default: 64,

@@ -3,11 +3,13 @@ import type { Logger } from 'pino';
 import type { Bus, PartitionHandler, Subscription, TopicPartition } from '../../lib/bus/bus.ts';
 import type { Store } from '../../lib/store/store.ts';
 import { enrichGroup, topics } from '../../schemas/topics.ts';
+import type { BatchScheme } from './block.ts';
 import type { Catalog } from './catalog.ts';
 import type { EnrichConfig } from './config.ts';
 import type { EnrichMetrics } from './metrics.ts';
 import { PartitionWorker } from './partition.ts';
 import { decodePlan } from './plan.ts';
+import { Repairer } from './repair.ts';
 import { pause, retried } from './retry.ts';
 import { SeenBatches } from './sequences.ts';
 import type { World } from './world.ts';
@@ -54,10 +56,43 @@ async function loadSeen(
   return seen;
 }
 
+export interface RunningEnricher {
+  /** Whether this one of all enrichers is to do what one has to do for all: it has the first partition. */
+  leads(): boolean;
+  close(): Promise<void>;
+}
+
+/** Whoever has this partition leads. */
+const leadingPartition = 0;
+
 /** Joins the group; the subscription's close() drains what is held. */
-export async function startEnricher(options: EnricherOptions): Promise<{ close(): Promise<void> }> {
+export async function startEnricher(options: EnricherOptions): Promise<RunningEnricher> {
   const { config, bus, store, world, catalog, metrics, log } = options;
-  const writer = new BlockWriter({ world, store, bus, catalog, holdMs: config.holdMs, metrics, log });
+  const repairer = new Repairer({
+    world,
+    store,
+    catalog,
+    intervalMs: config.repairIntervalMs,
+    windowMs: config.repairWindowMs,
+    maxRows: config.maxRepairRows,
+    metrics,
+    log,
+  });
+  const writer = new BlockWriter({
+    world,
+    store,
+    bus,
+    catalog,
+    repairer,
+    holdMs: config.holdMs,
+    metrics,
+    log,
+  });
+  const scheme: BatchScheme = {
+    networkIndex: (name) => world.inventory.network(name),
+    toleranceMs: ({ clockErrorMs }) =>
+      clockErrorMs < 0 ? config.clockToleranceMs : clockErrorMs + config.inventoryErrorMs,
+  };
   const workers = new Map<number, PartitionWorker>();
   const closing = new AbortController();
   let subscription: Subscription | undefined;
@@ -70,6 +105,7 @@ export async function startEnricher(options: EnricherOptions): Promise<{ close()
         loadSeen(store, at, start, Date.now() - config.maxAgeMs, config.maxTrackedBoots),
       );
       if (seen === null) return start;
+      await retried(closing.signal, log, 'reading late flows', () => repairer.assigned(at.partition));
       if (replay !== null) {
         metrics.replays.inc();
         log.info({ ...at, replay }, 'a planned block was not committed: it is built again');
@@ -87,12 +123,13 @@ export async function startEnricher(options: EnricherOptions): Promise<{ close()
               maxAheadMs: config.maxAheadMs,
             },
             lingerMs: config.lingerMs,
-            networkIndex: (name) => world.inventory.network(name),
+            scheme,
             commit: async (partition, position) => {
               if (subscription === undefined) throw new Error('committed before the subscription was there');
               await subscription.commit(partition, position);
             },
-            write: (partition, plan, block, signal) => writer.write(partition, plan, block, signal),
+            write: (partition, plan, block, again, signal) =>
+              writer.write(partition, plan, block, again, signal),
             log,
             onFailure: options.onFailure,
           },
@@ -110,6 +147,7 @@ export async function startEnricher(options: EnricherOptions): Promise<{ close()
     revoked(at) {
       workers.get(at.partition)?.stop();
       workers.delete(at.partition);
+      repairer.revoked(at.partition);
       metrics.partitions.set(workers.size);
     },
   };
@@ -122,12 +160,15 @@ export async function startEnricher(options: EnricherOptions): Promise<{ close()
     onError: (error) => log.warn({ err: error }, 'reading flows failed, goes on'),
   });
   const opened = subscription;
+  repairer.start();
   return {
+    leads: () => workers.has(leadingPartition),
     async close() {
       // What is not drained in time is read again by the next owner of the partition: nothing is lost by leaving.
       const drained = Promise.all([...workers.values()].map((worker) => worker.drain()));
       await Promise.race([drained, pause(drainMs, closing.signal)]);
       closing.abort();
+      await repairer.stop();
       for (const worker of workers.values()) worker.stop();
       await opened.close();
     },

@@ -39,7 +39,6 @@ export const service = defineService({
 
       const world = await openWorld({
         bus,
-        clockToleranceMs: config.enrich.clockToleranceMs,
         maxIntervalsPerAddress: config.enrich.maxIntervalsPerAddress,
         log,
         metrics,
@@ -65,9 +64,11 @@ export const service = defineService({
       readiness.set('flows', true);
       const ended = AbortSignal.any([signal, failed.signal]);
       while (!ended.aborted) {
-        await catalog.flush(world.policy).catch((error: unknown) => {
-          log.warn({ err: error }, 'workloads and rules are not all in the store yet, tried again');
-        });
+        if (enricher.leads()) {
+          await catalog.flush(world.policy).catch((error: unknown) => {
+            log.warn({ err: error }, 'workloads and rules are not all in the store yet, tried again');
+          });
+        }
         await sleep(config.enrich.catalogFlushMs, undefined, { signal: ended }).catch(() => undefined);
       }
       await enricher.close();

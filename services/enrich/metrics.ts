@@ -7,13 +7,13 @@ export function makeMetrics(registry: Registry) {
     rows: new Counter({ name: 'eastwest_enrich_rows_total', help: 'Flows written.', registers }),
     verdicts: new Counter({
       name: 'eastwest_enrich_verdicts_total',
-      help: 'Flows written, by verdict and reason.',
+      help: 'Flows judged for good (at once, or by a repair), by verdict and reason.',
       labelNames: ['verdict', 'reason'],
       registers,
     }),
     certainties: new Counter({
       name: 'eastwest_enrich_labels_total',
-      help: 'Ends of flows named, by side of the flow, provenance and certainty.',
+      help: 'Ends of flows named for good (at once, or by a repair), by side of the flow, provenance and certainty.',
       labelNames: ['end', 'provenance', 'certainty'],
       registers,
     }),
@@ -32,6 +32,22 @@ export function makeMetrics(registry: Registry) {
     held: new Counter({
       name: 'eastwest_enrich_held_blocks_total',
       help: 'Blocks that waited for late inventory.',
+      registers,
+    }),
+    lateRows: new Counter({
+      name: 'eastwest_enrich_late_rows_total',
+      help: 'Flows written before the inventory vouched for their time.',
+      registers,
+    }),
+    repairedRows: new Counter({
+      name: 'eastwest_enrich_repaired_rows_total',
+      help: 'Late flows that were named and judged anew; given-up: the inventory never vouched for their time.',
+      labelNames: ['outcome'],
+      registers,
+    }),
+    pendingBlocks: new Gauge({
+      name: 'eastwest_enrich_pending_blocks',
+      help: 'Blocks with late flows that wait for the inventory.',
       registers,
     }),
     insertSeconds: new Histogram({

@@ -84,7 +84,7 @@ class Outside {
       {
         limits,
         lingerMs,
-        networkIndex: () => 0,
+        scheme: { networkIndex: () => 0, toleranceMs: () => 0 },
         log: pino({ level: 'silent' }),
         onFailure,
         commit: async (_, committed) => {

@@ -4,18 +4,27 @@
  */
 import type { Logger } from 'pino';
 import { type BusMessage, type Committed, FencedError, type TopicPartition } from '../../lib/bus/bus.ts';
-import { BlockBuilder, type BlockLimits } from './block.ts';
+import { type BatchScheme, BlockBuilder, type BlockLimits } from './block.ts';
 import { encodePlan, type Plan } from './plan.ts';
 import type { SeenBatches } from './sequences.ts';
 
 export interface PartitionDeps {
   readonly limits: BlockLimits;
   readonly lingerMs: number;
-  readonly networkIndex: (name: string) => number;
+  readonly scheme: BatchScheme;
   /** Durable when it resolves. Rejects with FencedError when the partition is somebody else's. */
   readonly commit: (at: TopicPartition, committed: Committed) => Promise<void>;
-  /** Names, judges and inserts the block under the token of the plan; retries until it is done or `signal` is aborted. */
-  readonly write: (at: TopicPartition, plan: Plan, block: BlockBuilder, signal: AbortSignal) => Promise<void>;
+  /**
+   * Names, judges and inserts the block under the token of the plan; retries until it is done or `signal` is aborted.
+   * `again`: somebody may have tried before.
+   */
+  readonly write: (
+    at: TopicPartition,
+    plan: Plan,
+    block: BlockBuilder,
+    again: boolean,
+    signal: AbortSignal,
+  ) => Promise<void>;
   readonly log: Logger;
   /** Told when the partition can't go on for another reason than being fenced. */
   readonly onFailure: (error: Error) => void;
@@ -39,8 +48,8 @@ export class PartitionWorker {
     this.#deps = deps;
     this.#seen = seen;
     this.#replay = replay;
-    this.#building = new BlockBuilder(deps.limits, deps.networkIndex);
-    this.#spare = new BlockBuilder(deps.limits, deps.networkIndex);
+    this.#building = new BlockBuilder(deps.limits, deps.scheme);
+    this.#spare = new BlockBuilder(deps.limits, deps.scheme);
     this.#building.unlimited = replay !== null;
   }
 
@@ -92,7 +101,7 @@ export class PartitionWorker {
     const at = this.#at;
     try {
       if (!planned) await this.#deps.commit(at, { offset: plan.from, metadata: encodePlan(plan) });
-      await this.#deps.write(at, plan, block, this.#stop.signal);
+      await this.#deps.write(at, plan, block, planned, this.#stop.signal);
       if (this.#stop.signal.aborted) return;
       await this.#deps.commit(at, { offset: plan.to + 1, metadata: '' });
     } catch (error) {

@@ -1,20 +1,27 @@
-/** Names both ends of every flow of a block and gives the verdicts, column by column. */
-import type { Inventory } from '../../lib/inventory/inventory.ts';
+/**
+ * Names both ends of every flow of a block and gives the verdicts, column by column. An end is settled once the source
+ * that is responsible for it vouches for the time of the flow (docs/decisions/005); until then its row is pending.
+ */
+import type { Inventory, NetworkView } from '../../lib/inventory/inventory.ts';
 import { provenanceCode } from '../../lib/inventory/inventory.ts';
 import { certaintyCode } from '../../lib/inventory/time-index.ts';
 import type { PolicyEngine } from '../../lib/policy/engine.ts';
 import type { FlowColumns } from '../../lib/wire/columns.ts';
+import { Needs } from './needs.ts';
+import { TextMemo } from './text-memo.ts';
 import type { AddressTraits } from './traits.ts';
 
 /** What became known of one end of each flow. */
 export interface EndColumns {
   /** Index into the identities. */
   readonly identity: Int32Array;
-  /** Index into the owners, or -1. */
-  readonly owner: Int32Array;
+  /** Id of the workload, low and high word; 0 for none. Kept as it is now: indexes of owners are used again. */
+  readonly workload: Uint32Array;
   readonly provenance: Uint8Array;
   readonly certainty: Uint8Array;
   readonly blockSet: Uint16Array;
+  /** 1 where the end is not settled. */
+  readonly pending: Uint8Array;
 }
 
 export interface ResolvedColumns {
@@ -27,112 +34,231 @@ export interface ResolvedColumns {
 export function makeResolvedColumns(capacity: number): ResolvedColumns {
   const end = (): EndColumns => ({
     identity: new Int32Array(capacity),
-    owner: new Int32Array(capacity),
+    workload: new Uint32Array(capacity * 2),
     provenance: new Uint8Array(capacity),
     certainty: new Uint8Array(capacity),
     blockSet: new Uint16Array(capacity),
+    pending: new Uint8Array(capacity),
   });
   return { source: end(), destination: end(), verdict: new Int32Array(capacity) };
 }
 
-/** Rows of one batch within a block, and the network its addresses are in. */
+/** Rows of one batch within a block, the network its addresses are in, and how far its times may be off, ms. */
 export interface BatchRows {
   readonly firstRow: number;
   readonly rowCount: number;
   readonly network: number;
+  readonly toleranceMs: number;
 }
 
 interface EndInput {
   readonly words: Uint32Array;
   readonly bytes: Uint8Array;
   readonly hints: Uint32Array;
+  /** Names that were asked for; null for sources, which nobody asks for. */
+  readonly names: Uint32Array | null;
 }
 
-/** Names one end of the rows from `from` up to `to`. Returns how many pod addresses have no owner. */
-function resolveEnd(
-  columns: FlowColumns,
-  input: EndInput,
-  out: EndColumns,
-  from: number,
-  to: number,
-  network: number,
-  inventory: Inventory,
-  traits: AddressTraits,
-): number {
-  const index = inventory.index;
-  const parent = inventory.view(network).parent;
-  const { words, bytes, hints } = input;
-  const startMs = columns.startMs;
-  let pendingCount = 0;
-  for (let row = from; row < to; row++) {
-    const timeMs = startMs[row] ?? 0;
-    traits.look(network, words, bytes, row);
-    out.blockSet[row] = traits.blockSet;
-    index.find(network, words, row * 4, timeMs);
-    if (index.foundOwner < 0 && parent >= 0 && traits.closed === 0)
-      index.find(parent, words, row * 4, timeMs);
-    let owner = index.foundOwner;
-    let certainty = index.foundCertainty;
-    const hint = hints[row] ?? 0;
-    if (hint !== 0 && certainty !== certaintyCode.exact) {
-      // The reporter saw the workload itself: that beats any guess by address.
-      const named = inventory.byUid(columns.texts.text(hint));
-      if (named !== undefined) {
-        owner = named.index;
-        certainty = certaintyCode.exact;
+/** A source that has said nothing for so long does not hold back what several sources could know, ms. */
+export const silentSourceMs = 60_000;
+
+/** Names blocks. Make a new one for each block: it remembers the block's texts. */
+export class BlockNamer {
+  readonly #columns: FlowColumns;
+  readonly #batches: readonly BatchRows[];
+  readonly #out: ResolvedColumns;
+  readonly #inventory: Inventory;
+  readonly #traits: AddressTraits;
+  readonly #hints: TextMemo;
+  readonly #names: TextMemo;
+  readonly #source: EndInput;
+  readonly #destination: EndInput;
+  /** How far networks that several sources share are complete, ms, looked up once a pass. */
+  readonly #sharedMs = new Map<number, number>();
+  /** What the rows that are pending wait for. */
+  readonly needs = new Needs();
+
+  constructor(
+    columns: FlowColumns,
+    batches: readonly BatchRows[],
+    out: ResolvedColumns,
+    inventory: Inventory,
+    traits: AddressTraits,
+  ) {
+    this.#columns = columns;
+    this.#batches = batches;
+    this.#out = out;
+    this.#inventory = inventory;
+    this.#traits = traits;
+    const text = (reference: number): string => columns.texts.text(reference);
+    this.#hints = new TextMemo(
+      columns.texts.count,
+      (reference) => inventory.byUid(text(reference))?.index ?? -1,
+    );
+    this.#names = new TextMemo(columns.texts.count, (reference) => inventory.nameIdentity(text(reference)));
+    this.#source = {
+      words: columns.sourceWords,
+      bytes: columns.source,
+      hints: columns.sourceHint,
+      names: null,
+    };
+    this.#destination = {
+      words: columns.destinationWords,
+      bytes: columns.destination,
+      hints: columns.destinationHint,
+      names: columns.dnsName,
+    };
+  }
+
+  /** Names all rows. Returns how many ends are pending. */
+  nameAll(): number {
+    this.#sharedMs.clear();
+    this.needs.clear();
+    let pending = 0;
+    for (const batch of this.#batches) {
+      const to = batch.firstRow + batch.rowCount;
+      pending += this.#name(this.#source, this.#out.source, batch, batch.firstRow, to);
+      pending += this.#name(this.#destination, this.#out.destination, batch, batch.firstRow, to);
+    }
+    return pending;
+  }
+
+  /** Names those ends again that are pending. Returns how many still are. */
+  namePending(): number {
+    this.#sharedMs.clear();
+    this.needs.clear();
+    // Who was not known by hint or name may be by now.
+    this.#hints.forget();
+    this.#names.forget();
+    const { source, destination } = this.#out;
+    let pending = 0;
+    for (const batch of this.#batches) {
+      const to = batch.firstRow + batch.rowCount;
+      for (let row = batch.firstRow; row < to; row++) {
+        if (source.pending[row] === 1) pending += this.#name(this.#source, source, batch, row, row + 1);
+        if (destination.pending[row] === 1)
+          pending += this.#name(this.#destination, destination, batch, row, row + 1);
       }
     }
-    out.owner[row] = owner;
-    out.certainty[row] = certainty;
-    if (owner >= 0) {
-      out.identity[row] = inventory.ownerIdentity[owner] ?? 0;
-      out.provenance[row] = inventory.ownerProvenance[owner] ?? 0;
-    } else if (traits.closed !== 0) {
+    return pending;
+  }
+
+  /** Names one end of the rows from `from` up to `to`, all of one batch. */
+  #name(input: EndInput, out: EndColumns, batch: BatchRows, from: number, to: number): number {
+    const { network, toleranceMs } = batch;
+    const inventory = this.#inventory;
+    const traits = this.#traits;
+    const index = inventory.index;
+    const view = inventory.view(network);
+    const { words, bytes, hints, names } = input;
+    const { startMs } = this.#columns;
+    const { completeToMs, ownerSource, ownerIdentity, ownerIdWords, ownerProvenance } = inventory;
+    let pendingCount = 0;
+    for (let row = from; row < to; row++) {
+      const timeMs = startMs[row] ?? 0;
+      traits.look(network, words, bytes, row);
+      out.blockSet[row] = traits.blockSet;
+      index.find(network, words, row * 4, timeMs, toleranceMs);
+      if (index.foundOwner < 0 && view.parent >= 0 && traits.closed === 0)
+        index.find(view.parent, words, row * 4, timeMs, toleranceMs);
+      let owner = index.foundOwner;
+      let certainty = index.foundCertainty;
+      const hint = hints[row] ?? 0;
+      if (hint !== 0) {
+        // The reporter saw the workload itself: that beats any guess by address.
+        const named = this.#hints.get(hint);
+        if (named >= 0) {
+          owner = named;
+          certainty = certaintyCode.exact;
+        } else if (certainty === certaintyCode.exact) certainty = certaintyCode.ambiguous;
+      }
+      if (owner < 0) {
+        pendingCount += this.#nameUnowned(out, row, batch, view, names === null ? 0 : (names[row] ?? 0));
+        continue;
+      }
+      const completeMs = completeToMs[ownerSource[owner] ?? 0] ?? 0;
+      if (ownerProvenance[owner] === provenanceCode.node && names !== null) {
+        const service = inventory.nodePortOwner(
+          owner,
+          this.#columns.destinationPort[row] ?? 0,
+          this.#columns.protocol[row] ?? 0,
+          timeMs,
+        );
+        if (service >= 0) owner = service;
+      }
+      let identity = ownerIdentity[owner] ?? 0;
+      if (inventory.identityAt(owner, timeMs - toleranceMs) !== identity) {
+        // Its labels changed lately: the flow's own time decides, and near the change nobody can say.
+        identity = inventory.identityAt(owner, timeMs);
+        if (
+          inventory.identityAt(owner, timeMs - toleranceMs) !== identity ||
+          inventory.identityAt(owner, timeMs + toleranceMs) !== identity
+        )
+          certainty = certaintyCode.ambiguous;
+      }
+      const settled = completeMs >= timeMs + toleranceMs;
+      out.workload[row * 2] = ownerIdWords[owner * 2] ?? 0;
+      out.workload[row * 2 + 1] = ownerIdWords[owner * 2 + 1] ?? 0;
+      out.identity[row] = identity;
+      out.provenance[row] = ownerProvenance[owner] ?? 0;
+      out.certainty[row] = settled ? certainty : certaintyCode.late;
+      out.pending[row] = settled ? 0 : 1;
+      if (settled) continue;
+      pendingCount++;
+      this.needs.note(ownerSource[owner] ?? 0, timeMs + toleranceMs);
+    }
+    return pendingCount;
+  }
+
+  #sharedCompleteToMs(network: number): number {
+    let value = this.#sharedMs.get(network);
+    if (value === undefined) {
+      value = this.#inventory.sharedCompleteToMs(network, silentSourceMs);
+      this.#sharedMs.set(network, value);
+    }
+    return value;
+  }
+
+  /** Names an end whose address nobody is known to have had: by the name that was asked for, by its range, or not at all. */
+  #nameUnowned(out: EndColumns, row: number, batch: BatchRows, view: NetworkView, name: number): number {
+    const { toleranceMs } = batch;
+    const inventory = this.#inventory;
+    const traits = this.#traits;
+    const needMs = (this.#columns.startMs[row] ?? 0) + toleranceMs;
+    out.workload[row * 2] = 0;
+    out.workload[row * 2 + 1] = 0;
+    out.pending[row] = 0;
+    if (traits.closed !== 0) {
+      // The cluster's own: only its source can say whose.
       out.identity[row] = 0;
       out.provenance[row] = provenanceCode.none;
-      pendingCount++;
-    } else {
-      out.identity[row] = traits.identity;
-      // A range is a fact about the address, whatever the time.
-      out.provenance[row] = traits.identity === 0 ? provenanceCode.none : provenanceCode.range;
-      out.certainty[row] = traits.identity === 0 ? certaintyCode.none : certaintyCode.exact;
+      out.certainty[row] = certaintyCode.none;
+      const source = view.closedSource;
+      if (source < 0 || (inventory.completeToMs[source] ?? 0) >= needMs) return 0;
+      this.needs.note(source, needMs);
+      out.pending[row] = 1;
+      return 1;
     }
+    const named = name === 0 ? 0 : this.#names.get(name);
+    if (named > 0) {
+      out.identity[row] = named;
+      out.provenance[row] = provenanceCode.name;
+      out.certainty[row] = certaintyCode.exact;
+      return 0;
+    }
+    const identity = traits.identity;
+    out.identity[row] = identity;
+    out.provenance[row] = identity === 0 ? provenanceCode.none : provenanceCode.range;
+    // A range is a fact about the address, once it is sure that no host of the estate has it.
+    const network = view.parent >= 0 ? view.parent : batch.network;
+    const settled = traits.inside === 0 || this.#sharedCompleteToMs(network) >= needMs;
+    const known = identity === 0 ? certaintyCode.none : certaintyCode.exact;
+    out.certainty[row] = settled || identity === 0 ? known : certaintyCode.late;
+    if (settled) return 0;
+    this.needs.noteShared(network, needMs);
+    out.pending[row] = 1;
+    return 1;
   }
-  return pendingCount;
-}
-
-/**
- * Fills `out` for all rows of the batches. Returns how many ends have a pod address that nobody is known to have had.
- */
-export function resolveBlock(
-  columns: FlowColumns,
-  batches: readonly BatchRows[],
-  out: ResolvedColumns,
-  inventory: Inventory,
-  traits: AddressTraits,
-): number {
-  const source: EndInput = { words: columns.sourceWords, bytes: columns.source, hints: columns.sourceHint };
-  const destination: EndInput = {
-    words: columns.destinationWords,
-    bytes: columns.destination,
-    hints: columns.destinationHint,
-  };
-  let pending = 0;
-  for (const batch of batches) {
-    const to = batch.firstRow + batch.rowCount;
-    pending += resolveEnd(columns, source, out.source, batch.firstRow, to, batch.network, inventory, traits);
-    pending += resolveEnd(
-      columns,
-      destination,
-      out.destination,
-      batch.firstRow,
-      to,
-      batch.network,
-      inventory,
-      traits,
-    );
-  }
-  return pending;
 }
 
 /** Gives each row its verdict. */

@@ -25,6 +25,7 @@ import type { BatchRows, ResolvedColumns } from './resolve.ts';
 /** A batch within a block, with what its rows need. */
 export interface NamedBatchRows extends BatchRows {
   readonly agentId: string;
+  readonly networkName: string;
 }
 
 /** Collects the distinct texts of a LowCardinality column, decoding each reference once. */
@@ -62,27 +63,32 @@ function textColumn(columns: FlowColumns, references: Uint32Array): DictionaryCo
   return { dictionary: column.dictionary, indexes };
 }
 
-function agentColumn(count: number, batches: readonly NamedBatchRows[]): DictionaryColumn {
+/** A text of each batch, for all of its rows. */
+function batchColumn(
+  count: number,
+  batches: readonly NamedBatchRows[],
+  textOf: (batch: NamedBatchRows) => string,
+): DictionaryColumn {
   const column = new TextColumn();
   const indexes = new Uint32Array(count);
   for (const batch of batches)
-    indexes.fill(column.index(batch.agentId), batch.firstRow, batch.firstRow + batch.rowCount);
+    indexes.fill(column.index(textOf(batch)), batch.firstRow, batch.firstRow + batch.rowCount);
   return { dictionary: column.dictionary, indexes };
 }
 
-/** Ids (pairs of words) of `indexes`; -1 gives 0. */
+/** Ids (pairs of words) of `indexes`. */
 function gatherIds(count: number, indexes: Int32Array, words: Uint32Array): BigUint64Array {
   const out = new Uint32Array(count * 2);
   for (let row = 0; row < count; row++) {
-    const index = indexes[row] ?? -1;
-    if (index < 0) continue;
+    const index = indexes[row] ?? 0;
     out[row * 2] = words[index * 2] ?? 0;
     out[row * 2 + 1] = words[index * 2 + 1] ?? 0;
   }
   return new BigUint64Array(out.buffer);
 }
 
-function counters(count: number, words: Uint32Array): BigUint64Array {
+/** Pairs of words as 64-bit numbers. */
+function longs(count: number, words: Uint32Array): BigUint64Array {
   return new BigUint64Array(words.buffer, words.byteOffset, count);
 }
 
@@ -114,24 +120,36 @@ function verdictColumns(
 const provenanceType = enum8Type(provenances);
 const certaintyType = enum8Type(certainties);
 
-/**
- * The block of table `flows` for the first `columns.count` rows. It shares memory with `columns`: leave them alone until
- * the insert is done.
- */
-export function flowsBlock(
-  columns: FlowColumns,
-  resolved: ResolvedColumns,
-  batches: readonly NamedBatchRows[],
-  inventory: Inventory,
-  engine: PolicyEngine,
-): NativeBlock {
+/** What the rows of a block are made of. */
+export interface BlockContent {
+  readonly columns: FlowColumns;
+  readonly resolved: ResolvedColumns;
+  readonly batches: readonly NamedBatchRows[];
+  readonly inventory: Inventory;
+  readonly engine: PolicyEngine;
+}
+
+/** A column of whole rows, as {@link selectRows} can cut it. */
+interface RowColumn extends NativeColumn {
+  readonly data:
+    | Uint8Array
+    | Int8Array
+    | Uint16Array
+    | Uint32Array
+    | BigUint64Array
+    | Float64Array
+    | DictionaryColumn;
+}
+
+/** Columns of table `flows` for all rows of the block. They share memory with it. */
+function flowColumns({ columns, resolved, batches, inventory, engine }: BlockContent): RowColumn[] {
   const count = columns.count;
   const { source, destination } = resolved;
   const seconds = new Uint32Array(count);
   for (let row = 0; row < count; row++) seconds[row] = (columns.startMs[row] ?? 0) / 1000;
   const { verdict, reason, rule } = verdictColumns(count, resolved.verdict, engine);
   const identityWords = inventory.identities.idWords;
-  const list: NativeColumn[] = [
+  return [
     { name: 'time', type: 'DateTime', data: seconds },
     { name: 'duration_ms', type: 'UInt32', data: columns.durationMs.subarray(0, count) },
     { name: 'src_ip', type: 'IPv6', data: columns.source.subarray(0, count * 16) },
@@ -141,12 +159,8 @@ export function flowsBlock(
     { name: 'protocol', type: 'UInt8', data: columns.protocol.subarray(0, count) },
     { name: 'original_dst_ip', type: 'IPv6', data: columns.originalDestination.subarray(0, count * 16) },
     { name: 'original_dst_port', type: 'UInt16', data: columns.originalDestinationPort.subarray(0, count) },
-    { name: 'src_workload', type: 'UInt64', data: gatherIds(count, source.owner, inventory.ownerIdWords) },
-    {
-      name: 'dst_workload',
-      type: 'UInt64',
-      data: gatherIds(count, destination.owner, inventory.ownerIdWords),
-    },
+    { name: 'src_workload', type: 'UInt64', data: longs(count, source.workload) },
+    { name: 'dst_workload', type: 'UInt64', data: longs(count, destination.workload) },
     { name: 'src_identity', type: 'UInt64', data: gatherIds(count, source.identity, identityWords) },
     { name: 'dst_identity', type: 'UInt64', data: gatherIds(count, destination.identity, identityWords) },
     { name: 'src_provenance', type: provenanceType, data: source.provenance.subarray(0, count) },
@@ -166,14 +180,115 @@ export function flowsBlock(
     { name: 'reason', type: enum8Type(reasons), data: reason },
     { name: 'rule', type: 'UInt64', data: rule },
     { name: 'policy', type: 'UInt32', data: new Uint32Array(count).fill(engine.version) },
-    { name: 'bytes_forward', type: 'UInt64', data: counters(count, columns.bytesForward) },
-    { name: 'bytes_reverse', type: 'UInt64', data: counters(count, columns.bytesReverse) },
-    { name: 'packets_forward', type: 'UInt64', data: counters(count, columns.packetsForward) },
-    { name: 'packets_reverse', type: 'UInt64', data: counters(count, columns.packetsReverse) },
+    { name: 'bytes_forward', type: 'UInt64', data: longs(count, columns.bytesForward) },
+    { name: 'bytes_reverse', type: 'UInt64', data: longs(count, columns.bytesReverse) },
+    { name: 'packets_forward', type: 'UInt64', data: longs(count, columns.packetsForward) },
+    { name: 'packets_reverse', type: 'UInt64', data: longs(count, columns.packetsReverse) },
     { name: 'connections', type: 'UInt32', data: columns.connectionCount.subarray(0, count) },
     { name: 'dns_name', type: 'LowCardinality(String)', data: textColumn(columns, columns.dnsName) },
     { name: 'process', type: 'LowCardinality(String)', data: textColumn(columns, columns.processName) },
-    { name: 'agent', type: 'LowCardinality(String)', data: agentColumn(count, batches) },
+    {
+      name: 'agent',
+      type: 'LowCardinality(String)',
+      data: batchColumn(count, batches, ({ agentId }) => agentId),
+    },
   ];
-  return encodeNativeBlock(count, list);
+}
+
+/** Rows as runs: from, to (not included), from, to, ... ascending. */
+export type Runs = readonly number[];
+
+/** The runs of the rows below `count` that `isIn` says. */
+export function runsOf(count: number, isIn: (row: number) => boolean): number[] {
+  const runs: number[] = [];
+  let inside = false;
+  for (let row = 0; row < count; row++) {
+    if (isIn(row) === inside) continue;
+    inside = !inside;
+    runs.push(row);
+  }
+  if (inside) runs.push(count);
+  return runs;
+}
+
+export function countOf(runs: Runs): number {
+  let count = 0;
+  for (let i = 0; i < runs.length; i += 2) count += (runs[i + 1] ?? 0) - (runs[i] ?? 0);
+  return count;
+}
+
+/** The bytes of the rows in `runs`, of `width` bytes each. */
+function cut(data: ArrayBufferView, width: number, runs: Runs): ArrayBuffer {
+  const from = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  const to = new Uint8Array(countOf(runs) * width);
+  let at = 0;
+  for (let i = 0; i < runs.length; i += 2) {
+    const run = from.subarray((runs[i] ?? 0) * width, (runs[i + 1] ?? 0) * width);
+    to.set(run, at);
+    at += run.length;
+  }
+  return to.buffer;
+}
+
+function selectRows({ name, type, data }: RowColumn, runs: Runs): RowColumn {
+  if ('dictionary' in data) {
+    const { dictionary, indexes } = data;
+    return { name, type, data: { dictionary, indexes: new Uint32Array(cut(indexes, 4, runs)) } };
+  }
+  const width = type === 'IPv6' ? 16 : data.BYTES_PER_ELEMENT;
+  const bytes = cut(data, width, runs);
+  if (data instanceof BigUint64Array) return { name, type, data: new BigUint64Array(bytes) };
+  if (data instanceof Float64Array) return { name, type, data: new Float64Array(bytes) };
+  if (data instanceof Uint32Array) return { name, type, data: new Uint32Array(bytes) };
+  if (data instanceof Uint16Array) return { name, type, data: new Uint16Array(bytes) };
+  if (data instanceof Int8Array) return { name, type, data: new Int8Array(bytes) };
+  return { name, type, data: new Uint8Array(bytes) };
+}
+
+/**
+ * The block of table `flows`: all rows, or those of `runs`. It shares memory with the content: leave that alone until the
+ * insert is done.
+ */
+export function flowsBlock(content: BlockContent, runs?: Runs): NativeBlock {
+  const list = flowColumns(content);
+  if (runs === undefined) return encodeNativeBlock(content.columns.count, list);
+  return encodeNativeBlock(
+    countOf(runs),
+    list.map((column) => selectRows(column, runs)),
+  );
+}
+
+/** Version of a row of `flows_late` as it is first written. */
+export const firstLateVersion = 1;
+
+/** The block of table `flows_late` for the rows of `runs`: what `flows` has, and all that it takes to name them again. */
+export function lateBlock(content: BlockContent, runs: Runs, partition: number, block: number): NativeBlock {
+  const { columns, batches } = content;
+  const count = columns.count;
+  const tolerance = new Uint32Array(count);
+  for (const { firstRow, rowCount, toleranceMs } of batches)
+    tolerance.fill(Math.ceil(toleranceMs), firstRow, firstRow + rowCount);
+  const lowCardinality = 'LowCardinality(String)';
+  const late: RowColumn[] = [
+    ...flowColumns(content),
+    { name: 'start_ms', type: 'DateTime64(3)', data: columns.startMs.map(Math.round) },
+    { name: 'tolerance_ms', type: 'UInt32', data: tolerance },
+    {
+      name: 'network',
+      type: lowCardinality,
+      data: batchColumn(count, batches, ({ networkName }) => networkName),
+    },
+    { name: 'src_hint', type: lowCardinality, data: textColumn(columns, columns.sourceHint) },
+    { name: 'dst_hint', type: lowCardinality, data: textColumn(columns, columns.destinationHint) },
+    { name: 'bus_partition', type: 'UInt32', data: new Uint32Array(count).fill(partition) },
+    { name: 'block', type: 'UInt64', data: new BigUint64Array(count).fill(BigInt(block)) },
+    { name: 'row', type: 'UInt32', data: Uint32Array.from({ length: count }, (_, row) => row) },
+    { name: 'version', type: 'UInt32', data: new Uint32Array(count).fill(firstLateVersion) },
+    { name: 'sign', type: 'Int8', data: new Int8Array(count).fill(1) },
+    { name: 'pending', type: 'UInt8', data: new Uint8Array(count).fill(1) },
+  ];
+  return encodeNativeBlock(
+    countOf(runs),
+    late.map((column) => selectRows(column, runs)),
+  );
 }

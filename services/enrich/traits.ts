@@ -13,6 +13,7 @@ export class AddressTraits {
   readonly #identity: Int32Array;
   readonly #blockSet: Uint16Array;
   readonly #closed: Uint8Array;
+  readonly #inside: Uint8Array;
   readonly #mask: number;
   #engine: PolicyEngine;
   #rangeGeneration = -1;
@@ -23,6 +24,8 @@ export class AddressTraits {
   identity = 0;
   blockSet = 0;
   closed = 0;
+  /** 1 where the address may be a host of the estate: in a named range inside, or in none. */
+  inside = 0;
 
   constructor(inventory: Inventory, engine: PolicyEngine, sizeBits = 16) {
     this.#inventory = inventory;
@@ -32,6 +35,7 @@ export class AddressTraits {
     this.#identity = new Int32Array(size);
     this.#blockSet = new Uint16Array(size);
     this.#closed = new Uint8Array(size);
+    this.#inside = new Uint8Array(size);
     this.#mask = size - 1;
   }
 
@@ -43,7 +47,7 @@ export class AddressTraits {
     this.#stamp++;
   }
 
-  /** Looks at the address of row `row` as seen from `network`; the answer is in `identity`, `blockSet`, `closed`. */
+  /** Looks at the address of row `row` as seen from `network`; the answer is in `identity`, `blockSet`, `closed`, `inside`. */
   look(network: number, words: Uint32Array, bytes: Uint8Array, row: number): void {
     const at = row * 4;
     const w0 = words[at] ?? 0;
@@ -67,6 +71,7 @@ export class AddressTraits {
       const range = this.#inventory.rangeOf(network, bytes, row * 16);
       this.#identity[place] = range.identity;
       this.#closed[place] = range.closed ? 1 : 0;
+      this.#inside[place] = range.inside ? 1 : 0;
       this.#blockSet[place] = this.#engine.hasBlocks ? this.#engine.blockSet(bytes, row * 16) : 0;
       keys[key] = this.#stamp;
       keys[key + 1] = network;
@@ -78,5 +83,6 @@ export class AddressTraits {
     this.identity = this.#identity[place] ?? 0;
     this.blockSet = this.#blockSet[place] ?? 0;
     this.closed = this.#closed[place] ?? 0;
+    this.inside = this.#inside[place] ?? 0;
   }
 }

@@ -45,6 +45,27 @@ function parseJson(value: Uint8Array): unknown {
   return JSON.parse(Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('utf8'));
 }
 
+/** The event of a message; undefined where it can't be read, which is said and counted. */
+function readInventoryEvent(
+  { key, offset }: BusMessage,
+  value: Uint8Array,
+  { log, metrics }: WorldOptions,
+): InventoryEvent | undefined {
+  try {
+    const event = parseJson(value);
+    if (inventoryEvent.Check(event)) return event;
+    const [first] = inventoryEvent.Errors(event);
+    log.warn(
+      { key, offset, at: first?.instancePath, problem: first?.message },
+      'inventory event left out: it does not fit the schema',
+    );
+  } catch (error) {
+    log.warn({ key, offset, err: error }, 'inventory event left out: it is not JSON');
+  }
+  metrics.badInventory.inc();
+  return undefined;
+}
+
 /** Starts following; resolves when everything that is in both topics now has been applied. */
 export async function openWorld(options: WorldOptions): Promise<World> {
   const { bus, log, metrics } = options;
@@ -61,60 +82,49 @@ export async function openWorld(options: WorldOptions): Promise<World> {
   const applyInventory = (messages: readonly BusMessage[], partition: number): void => {
     const last = messages.at(-1);
     if (last !== undefined) applied.set(partition, last.offset + 1);
-    for (const { key, value, offset, headers } of messages) {
+    for (const message of messages) {
+      const { key, value, headers } = message;
       if (key === null) continue;
-      if (value === null) {
-        inventory.apply(key, null);
-        continue;
-      }
-      try {
-        const event = parseJson(value);
-        if (inventoryEvent.Check(event)) {
-          inventory.apply(key, event, headers.source);
-          continue;
-        }
-        const [first] = inventoryEvent.Errors(event);
-        metrics.badInventory.inc();
-        log.warn(
-          { key, offset, at: first?.instancePath, problem: first?.message },
-          'inventory event left out: it does not fit the schema',
-        );
-      } catch (error) {
-        metrics.badInventory.inc();
-        log.warn({ key, offset, err: error }, 'inventory event left out: it is not JSON');
-      }
+      const event = value === null ? null : readInventoryEvent(message, value, options);
+      if (event !== undefined) inventory.apply(key, event, headers.source);
     }
     metrics.owners.set(inventory.ownerCount);
     metrics.addresses.set(inventory.index.addressCount);
     metrics.identities.set(inventory.identities.list.length);
   };
 
-  const compile = (): void => {
-    engine = new PolicyEngine(policy, Date.now());
+  const useEngine = (next: PolicyEngine): void => {
+    engine = next;
     clearTimeout(expiryTimer);
     if (engine.nextExpiryMs < Number.POSITIVE_INFINITY) {
       // A rule that expires explains nothing from then on: compile again at that moment.
-      expiryTimer = setTimeout(compile, Math.min(maxTimerMs, Math.max(1, engine.nextExpiryMs - Date.now())));
+      expiryTimer = setTimeout(
+        () => useEngine(new PolicyEngine(policy, Date.now())),
+        Math.min(maxTimerMs, Math.max(1, engine.nextExpiryMs - Date.now())),
+      );
       expiryTimer.unref();
     }
   };
 
-  const applyPolicy = (messages: readonly BusMessage[]): void => {
+  const applyPolicy = async (messages: readonly BusMessage[]): Promise<void> => {
     const newest = messages.findLast((message) => message.value !== null);
     if (newest === undefined || newest.value === null) return;
     let document: PolicyDocument;
+    let compiled: PolicyEngine;
     try {
       // Whoever publishes checks the whole policy first (lib/policy/load.ts), so its shape is trusted here.
       document = parseJson(newest.value) as PolicyDocument;
       if (document.v !== 1) throw new Error(`policy format ${String(document.v)} is not known`);
       if (document.version < policy.version) return;
-      policy = document;
-      compile();
+      compiled = new PolicyEngine(document, Date.now());
     } catch (error) {
       log.error({ err: error, offset: newest.offset }, 'policy left out: the one before stays in force');
       return;
     }
-    void inventory.relabel(makeLabeller(policy.profiles));
+    // Labels and rules change together, when both are ready.
+    await inventory.relabel(makeLabeller(document.profiles));
+    policy = document;
+    useEngine(compiled);
     metrics.policyVersion.set(policy.version);
     log.info(
       { version: policy.version, rules: engine.rules.length, author: policy.author },
@@ -124,7 +134,7 @@ export async function openWorld(options: WorldOptions): Promise<World> {
 
   const follow = (
     topic: string,
-    apply: (messages: readonly BusMessage[], partition: number) => void,
+    apply: (messages: readonly BusMessage[], partition: number) => void | Promise<void>,
   ): Promise<{ close(): Promise<void> }> =>
     new Promise((resolve, reject) => {
       let caughtUp = false;

@@ -2,15 +2,18 @@
 import type { Logger } from 'pino';
 import type { Bus, TopicPartition } from '../../lib/bus/bus.ts';
 import type { Store } from '../../lib/store/store.ts';
-import { certainties, provenances, reasons, verdicts } from '../../schemas/closed-lists.ts';
 import { topics } from '../../schemas/topics.ts';
 import type { BlockBuilder, LedgerEntry } from './block.ts';
 import type { Catalog } from './catalog.ts';
+import { countFlows } from './counts.ts';
+import { closeLateRows, offerLateRows } from './late.ts';
 import type { EnrichMetrics } from './metrics.ts';
+import type { Needs } from './needs.ts';
 import { insertToken, type Plan } from './plan.ts';
-import { judgeBlock, type ResolvedColumns, resolveBlock } from './resolve.ts';
+import type { Repairer } from './repair.ts';
+import { BlockNamer, judgeBlock, silentSourceMs } from './resolve.ts';
 import { pause, retried } from './retry.ts';
-import { flowsBlock } from './rows.ts';
+import { type BlockContent, flowsBlock, lateBlock, runsOf } from './rows.ts';
 import { dateTime64 } from './time.ts';
 import { AddressTraits } from './traits.ts';
 import type { World } from './world.ts';
@@ -20,13 +23,21 @@ export interface WriterOptions {
   readonly store: Store;
   readonly bus: Bus;
   readonly catalog: Catalog;
+  readonly repairer: Repairer;
   readonly holdMs: number;
   readonly metrics: EnrichMetrics;
   readonly log: Logger;
 }
 
 /** How often a held block looks whether the inventory has caught up, ms. */
-const holdStepMs = 50;
+const holdStepMs = 100;
+
+interface NamedBlock {
+  readonly content: BlockContent;
+  /** What its pending rows wait for. */
+  readonly needs: Needs;
+  readonly hasPending: boolean;
+}
 
 function ledgerRow(at: TopicPartition, entry: LedgerEntry): Record<string, unknown> {
   const { header, message } = entry;
@@ -56,31 +67,40 @@ function ledgerRow(at: TopicPartition, entry: LedgerEntry): Record<string, unkno
 export class BlockWriter {
   readonly #options: WriterOptions;
   readonly #traits: AddressTraits;
-  /** Addresses waited for in vain are not waited for again until the inventory changes. */
-  #heldInVainAt = -1;
 
   constructor(options: WriterOptions) {
     this.#options = options;
     this.#traits = new AddressTraits(options.world.inventory, options.world.engine);
   }
 
-  /** Resolves when the block is in the store, for good; or when `signal` is aborted. */
-  async write(at: TopicPartition, plan: Plan, block: BlockBuilder, signal: AbortSignal): Promise<void> {
+  /**
+   * Resolves when the block is in the store, for good; or when `signal` is aborted. `again`: another try may have written
+   * some of it, and decided which of its rows are late.
+   */
+  async write(
+    at: TopicPartition,
+    plan: Plan,
+    block: BlockBuilder,
+    again: boolean,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { store, metrics } = this.#options;
     const token = insertToken(at, plan);
     await this.#deadLetters(at, block.ledger, signal);
     if (block.columns.count > 0) {
-      await this.#retry(signal, 'catching up with the inventory', () =>
-        this.#options.world.catchUp(this.#options.holdMs, signal),
-      );
-      await this.#waitForInventory(block, signal);
-      if (signal.aborted) return;
-      const prepared = this.#prepare(block);
+      const named = await this.#name(block, signal);
+      if (named === null) return;
       const stopTimer = metrics.insertSeconds.startTimer();
       await this.#retry(signal, 'writing identities', () =>
-        this.#options.catalog.writeIdentities(prepared.identityColumns, block.columns.count),
+        this.#options.catalog.writeIdentities(
+          [
+            named.content.resolved.source.identity.slice(0, block.columns.count),
+            named.content.resolved.destination.identity.slice(0, block.columns.count),
+          ],
+          block.columns.count,
+        ),
       );
-      await this.#retry(signal, 'writing flows', () => store.insertBlock('flows', prepared.rows, token));
+      await this.#writeRows(at, plan, block, named, again, signal);
       stopTimer();
     }
     await this.#retry(signal, 'writing the ledger', () =>
@@ -93,52 +113,87 @@ export class BlockWriter {
     if (!signal.aborted) this.#count(block);
   }
 
-  /** Names and judges the block as inventory and policy are now. */
-  #prepare(block: BlockBuilder): { rows: ReturnType<typeof flowsBlock>; identityColumns: Int32Array[] } {
-    const { world } = this.#options;
+  /** Names and judges the block, once the inventory vouches for it or the wait is over; null when `signal` was aborted. */
+  async #name(block: BlockBuilder, signal: AbortSignal): Promise<NamedBlock | null> {
+    const { world, metrics } = this.#options;
+    await this.#catchUp(signal);
+    if (signal.aborted) return null;
     const { columns, batches, resolved } = block;
-    this.#resolve(block);
+    this.#traits.refresh(world.engine);
+    const namer = new BlockNamer(columns, batches, resolved, world.inventory, this.#traits);
+    const deadlineMs = Date.now() + this.#options.holdMs;
+    let pending = namer.nameAll();
+    if (pending > 0) metrics.held.inc();
+    while (pending > 0) {
+      const leftMs = deadlineMs - Date.now();
+      // What waits for a source that is further behind than the wait can last is not worth holding the others back.
+      if (leftMs <= 0 || namer.needs.shortestWaitMs(world.inventory, silentSourceMs) > leftMs) break;
+      await pause(Math.min(holdStepMs, leftMs), signal);
+      await this.#catchUp(signal);
+      if (signal.aborted) return null;
+      this.#traits.refresh(world.engine);
+      pending = namer.namePending();
+    }
     const engine = world.engine;
     judgeBlock(columns, resolved, world.inventory, engine);
-    this.#countFlows(columns.count, resolved);
     return {
-      rows: flowsBlock(columns, resolved, batches, world.inventory, engine),
-      identityColumns: [
-        resolved.source.identity.slice(0, columns.count),
-        resolved.destination.identity.slice(0, columns.count),
-      ],
+      content: { columns, resolved, batches, inventory: world.inventory, engine },
+      needs: namer.needs,
+      hasPending: pending > 0,
     };
   }
 
-  /** Names both ends of all flows; returns how many ends have a pod address without an owner. */
-  #resolve(block: BlockBuilder): number {
-    const { inventory, engine } = this.#options.world;
-    this.#traits.refresh(engine);
-    return resolveBlock(block.columns, block.batches, block.resolved, inventory, this.#traits);
+  async #catchUp(signal: AbortSignal): Promise<void> {
+    const { world, holdMs } = this.#options;
+    await this.#retry(signal, 'catching up with the inventory', () => world.catchUp(holdMs, signal));
   }
 
-  /** Waits, within bounds, until every pod address of the block has an owner. */
-  async #waitForInventory(block: BlockBuilder, signal: AbortSignal): Promise<void> {
-    const { holdMs, world, metrics } = this.#options;
-    const { inventory } = world;
-    const oldest = block.ledger[0]?.message.timestampMs ?? Date.now();
-    const deadline = Math.min(oldest, Date.now()) + holdMs;
-    if (deadline <= Date.now() || this.#heldInVainAt === inventory.generation) return;
-    let seenGeneration = -1;
-    let held = false;
-    while (!signal.aborted) {
-      if (inventory.generation !== seenGeneration) {
-        seenGeneration = inventory.generation;
-        if (this.#resolve(block) === 0) return;
-      }
-      if (Date.now() >= deadline) {
-        this.#heldInVainAt = inventory.generation;
-        return;
-      }
-      if (!held) metrics.held.inc();
-      held = true;
-      await pause(holdStepMs, signal);
+  /** Late rows to `flows_late`, the others to `flows`. */
+  async #writeRows(
+    at: TopicPartition,
+    plan: Plan,
+    block: BlockBuilder,
+    named: NamedBlock,
+    again: boolean,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { store, repairer, metrics } = this.#options;
+    const { content, needs, hasPending } = named;
+    const { count } = content.columns;
+    const { source, destination } = content.resolved;
+    let late: ReadonlySet<number> = new Set();
+    if (again) {
+      const receivedMs = block.ledger[0]?.message.timestampMs ?? Date.now();
+      await this.#retry(signal, 'reading late rows', async () => {
+        late = await closeLateRows(store, at, plan, receivedMs);
+      });
+    } else if (hasPending) {
+      const runs = runsOf(count, (row) => source.pending[row] === 1 || destination.pending[row] === 1);
+      const rows = lateBlock(content, runs, at.partition, plan.from);
+      await this.#retry(signal, 'writing late rows', async () => {
+        late = await offerLateRows(store, at, plan, rows);
+      });
     }
+    if (signal.aborted) return;
+    const isLate = late;
+    const rows =
+      isLate.size === 0
+        ? flowsBlock(content)
+        : flowsBlock(
+            content,
+            runsOf(count, (row) => !isLate.has(row)),
+          );
+    if (rows.rowCount > 0) {
+      await this.#retry(signal, 'writing flows', () =>
+        store.insertBlock('flows', rows, insertToken(at, plan)),
+      );
+    }
+    if (signal.aborted) return;
+    if (isLate.size > 0) {
+      metrics.lateRows.inc(isLate.size);
+      repairer.note(at.partition, plan.from, again ? null : needs);
+    }
+    countFlows(metrics, content, (row) => !isLate.has(row));
   }
 
   /** Sends what could not be read to `flows.dead`; after a crash it may be there twice. */
@@ -175,36 +230,6 @@ export class BlockWriter {
     for (const { outcome, cause, message } of block.ledger) {
       metrics.batches.inc({ outcome, cause });
       metrics.delaySeconds.observe((now - message.timestampMs) / 1000);
-    }
-  }
-
-  #countFlows(count: number, resolved: ResolvedColumns): void {
-    const { metrics } = this.#options;
-    const byVerdict = new Uint32Array(64);
-    for (let row = 0; row < count; row++) {
-      const code = (resolved.verdict[row] ?? 0) & 63;
-      byVerdict[code] = (byVerdict[code] ?? 0) + 1;
-    }
-    byVerdict.forEach((value, code) => {
-      if (value > 0)
-        metrics.verdicts.inc({ verdict: verdicts[code & 3] ?? '', reason: reasons[code >> 2] ?? '' }, value);
-    });
-    for (const [end, columns] of [
-      ['source', resolved.source],
-      ['destination', resolved.destination],
-    ] as const) {
-      const byKind = new Uint32Array(64);
-      for (let row = 0; row < count; row++) {
-        const code = (columns.provenance[row] ?? 0) * 8 + (columns.certainty[row] ?? 0);
-        byKind[code] = (byKind[code] ?? 0) + 1;
-      }
-      byKind.forEach((value, code) => {
-        if (value === 0) return;
-        metrics.certainties.inc(
-          { end, provenance: provenances[code >> 3] ?? '', certainty: certainties[code & 7] ?? '' },
-          value,
-        );
-      });
     }
   }
 }

@@ -1,0 +1,238 @@
+/**
+ * Repairs late rows: when the inventory vouches for their time (or never will), they are read back, named and judged anew,
+ * and replaced by a cancelling row and a new one in one insert. Rollups follow through the views. Whoever owns the
+ * partition repairs its rows; the store remembers what is due, so nothing is lost with a process.
+ */
+import type { Logger } from 'pino';
+import { ruleId } from '../../lib/inventory/ids.ts';
+import { type PolicyEngine, reasonCodeOf, ruleOf, verdictCodeOf } from '../../lib/policy/engine.ts';
+import type { Store } from '../../lib/store/store.ts';
+import { certainties, provenances, reasons, verdicts } from '../../schemas/closed-lists.ts';
+import { topics } from '../../schemas/topics.ts';
+import type { Catalog } from './catalog.ts';
+import { countFlows } from './counts.ts';
+import { lateTable, markerRow } from './late.ts';
+import { columnsOfLate, type LateRow } from './late-columns.ts';
+import type { EnrichMetrics } from './metrics.ts';
+import { Needs } from './needs.ts';
+import {
+  BlockNamer,
+  type EndColumns,
+  judgeBlock,
+  makeResolvedColumns,
+  type ResolvedColumns,
+  silentSourceMs,
+} from './resolve.ts';
+import { pause } from './retry.ts';
+import { AddressTraits } from './traits.ts';
+import type { World } from './world.ts';
+
+export interface RepairerOptions {
+  readonly world: World;
+  readonly store: Store;
+  readonly catalog: Catalog;
+  readonly intervalMs: number;
+  /** How long late rows wait for the inventory, ms. */
+  readonly windowMs: number;
+  readonly maxRows: number;
+  readonly metrics: EnrichMetrics;
+  readonly log: Logger;
+}
+
+interface PendingBlock {
+  /** When its rows were written first, ms. */
+  readonly writtenMs: number;
+  /** What its rows wait for; null where that is not known yet. */
+  needs: Needs | null;
+}
+
+/** Longest wait for the inventory topic before a look, ms. */
+const catchUpMs = 1000;
+
+const ofBlock = `bus_partition = {partition:UInt32} AND block = {block:UInt64} AND row != ${markerRow} AND sign = 1`;
+
+export class Repairer {
+  readonly #options: RepairerOptions;
+  readonly #traits: AddressTraits;
+  readonly #pending = new Map<number, Map<number, PendingBlock>>();
+  readonly #stop = new AbortController();
+  #running: Promise<void> | undefined;
+
+  constructor(options: RepairerOptions) {
+    this.#options = options;
+    this.#traits = new AddressTraits(options.world.inventory, options.world.engine, 12);
+  }
+
+  start(): void {
+    this.#running = this.#run();
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.#running;
+  }
+
+  /** Takes over what is due in a partition. */
+  async assigned(partition: number): Promise<void> {
+    const rows = await this.#options.store.query<{ block: string; written_ms: string }>(
+      `SELECT block, min(toUnixTimestamp64Milli(written)) AS written_ms FROM ${lateTable} FINAL
+       WHERE bus_partition = {partition:UInt32} AND pending = 1 AND sign = 1 AND row != ${markerRow}
+       GROUP BY block ORDER BY block`,
+      { partition },
+    );
+    this.#pending.set(
+      partition,
+      new Map(
+        rows.map(({ block, written_ms }) => [Number(block), { writtenMs: Number(written_ms), needs: null }]),
+      ),
+    );
+    this.#gauge();
+  }
+
+  revoked(partition: number): void {
+    this.#pending.delete(partition);
+    this.#gauge();
+  }
+
+  /** A block was written with late rows. `needs` is null where it isn't known what they wait for. */
+  note(partition: number, block: number, needs: Needs | null): void {
+    this.#pending.get(partition)?.set(block, { writtenMs: Date.now(), needs });
+    this.#gauge();
+  }
+
+  #gauge(): void {
+    let count = 0;
+    for (const blocks of this.#pending.values()) count += blocks.size;
+    this.#options.metrics.pendingBlocks.set(count);
+  }
+
+  async #run(): Promise<void> {
+    const { world, intervalMs, log } = this.#options;
+    const { signal } = this.#stop;
+    for (;;) {
+      await pause(intervalMs, signal);
+      if (signal.aborted) return;
+      if (![...this.#pending.values()].some((blocks) => blocks.size > 0)) continue;
+      try {
+        await world.catchUp(catchUpMs, signal);
+        await this.#repairDue();
+      } catch (error) {
+        if (!signal.aborted) log.warn({ err: error }, 'late flows are not repaired yet, tried again');
+      }
+    }
+  }
+
+  async #repairDue(): Promise<void> {
+    const { world, windowMs } = this.#options;
+    for (const [partition, blocks] of this.#pending) {
+      for (const [block, due] of blocks) {
+        if (this.#stop.signal.aborted) return;
+        const isOver = due.writtenMs + windowMs <= Date.now();
+        const isMet = due.needs === null || due.needs.isMet(world.inventory, silentSourceMs);
+        if (!isOver && !isMet) continue;
+        const needs = await this.#repairBlock(partition, block, isOver);
+        if (this.#pending.get(partition) !== blocks) break;
+        if (needs === null) blocks.delete(block);
+        else due.needs = needs;
+      }
+    }
+    this.#gauge();
+  }
+
+  /** Repairs what can be repaired of a block. Returns what the rest waits for, or null when nothing is left. */
+  async #repairBlock(partition: number, block: number, giveUp: boolean): Promise<Needs | null> {
+    const { store, maxRows } = this.#options;
+    const waiting = new Needs();
+    let afterRow = -1;
+    for (;;) {
+      const rows = await store.query<LateRow>(
+        `SELECT *, toUnixTimestamp64Milli(start_ms) AS start_ms_epoch FROM ${lateTable} FINAL
+         WHERE ${ofBlock} AND pending = 1 AND row > {after:Int64} ORDER BY row LIMIT {limit:UInt32}`,
+        { partition, block, after: afterRow, limit: maxRows },
+      );
+      const last = rows.at(-1);
+      if (last === undefined) break;
+      afterRow = last.row;
+      await this.#repairRows(partition, block, rows, giveUp, waiting);
+      if (rows.length < maxRows) break;
+    }
+    // What counts is what the store has: another enricher may have been at it at the same time.
+    const [left] = await store.query<{ count: string }>(
+      `SELECT count() AS count FROM ${lateTable} FINAL WHERE ${ofBlock} AND pending = 1`,
+      { partition, block },
+    );
+    return Number(left?.count ?? 0) === 0 ? null : waiting;
+  }
+
+  async #repairRows(
+    partition: number,
+    block: number,
+    rows: readonly LateRow[],
+    giveUp: boolean,
+    waiting: Needs,
+  ): Promise<void> {
+    const { world, store, catalog, metrics } = this.#options;
+    // How many are done names the step: two enrichers at the same step can't both succeed.
+    const [done] = await store.query<{ count: string }>(
+      `SELECT count() AS count FROM ${lateTable} FINAL WHERE ${ofBlock} AND pending = 0`,
+      { partition, block },
+    );
+    const { inventory, engine } = world;
+    const { columns, batches } = columnsOfLate(rows, (name) => inventory.network(name));
+    const resolved = makeResolvedColumns(rows.length);
+    this.#traits.refresh(engine);
+    const namer = new BlockNamer(columns, batches, resolved, inventory, this.#traits);
+    namer.nameAll();
+    judgeBlock(columns, resolved, inventory, engine);
+    const isPending = (i: number): boolean =>
+      resolved.source.pending[i] === 1 || resolved.destination.pending[i] === 1;
+    const replaced: Record<string, unknown>[] = [];
+    rows.forEach((row, i) => {
+      if (isPending(i) && !giveUp) return;
+      const { start_ms_epoch: _, written: __, ...stored } = row;
+      replaced.push({ ...stored, sign: -1 });
+      replaced.push({
+        ...stored,
+        ...this.#named(resolved, i, engine),
+        version: row.version + 1,
+        sign: 1,
+        pending: 0,
+      });
+    });
+    waiting.add(namer.needs);
+    if (replaced.length === 0) return;
+    await catalog.writeIdentities([resolved.source.identity, resolved.destination.identity], rows.length);
+    await store.insertRows(
+      lateTable,
+      replaced,
+      `${topics.flows}/${partition}/${block}#repair/${done?.count ?? 0}/${rows[0]?.row ?? 0}`,
+    );
+    const gaveUp = rows.filter((_, i) => isPending(i) && giveUp).length;
+    if (gaveUp > 0) metrics.repairedRows.inc({ outcome: 'given-up' }, gaveUp);
+    metrics.repairedRows.inc({ outcome: 'settled' }, replaced.length / 2 - gaveUp);
+    countFlows(metrics, { columns, resolved }, (i) => giveUp || !isPending(i));
+  }
+
+  /** The columns that naming and judging give to a row. */
+  #named(resolved: ResolvedColumns, i: number, engine: PolicyEngine): Record<string, unknown> {
+    const { inventory } = this.#options.world;
+    const end = (prefix: string, columns: EndColumns): Record<string, unknown> => ({
+      [`${prefix}_workload`]: String(
+        (BigInt(columns.workload[i * 2 + 1] ?? 0) << 32n) | BigInt(columns.workload[i * 2] ?? 0),
+      ),
+      [`${prefix}_identity`]: String(inventory.identities.list[columns.identity[i] ?? 0]?.id ?? 0n),
+      [`${prefix}_provenance`]: provenances[columns.provenance[i] ?? 0] ?? 'none',
+      [`${prefix}_certainty`]: certainties[columns.certainty[i] ?? 0] ?? 'none',
+    });
+    const packed = resolved.verdict[i] ?? 0;
+    const compiled = engine.rules[ruleOf(packed)];
+    return {
+      ...end('src', resolved.source),
+      ...end('dst', resolved.destination),
+      verdict: verdicts[verdictCodeOf(packed)] ?? 'unexplained',
+      reason: reasons[reasonCodeOf(packed)] ?? 'no-rule',
+      rule: compiled === undefined ? '0' : String(ruleId(compiled.ruleset.name, compiled.rule.name)),
+      policy: engine.version,
+    };
+  }
+}
