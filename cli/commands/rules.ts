@@ -22,9 +22,9 @@ function print(json: boolean | undefined, value: unknown, lines: readonly string
 }
 
 function problemLines(problems: readonly LocatedProblem[]): string[] {
-  return problems.map(({ file, line, column, at, message }) => {
+  return problems.map(({ file, line, column, at, message, severity }) => {
     const place = line === 0 ? file : `${file}:${line}:${column}`;
-    return `${place}  ${at === '' ? '' : `${at}: `}${message}`;
+    return `${place}  ${severity === 'warning' ? 'warning: ' : ''}${at === '' ? '' : `${at}: `}${message}`;
   });
 }
 
@@ -66,17 +66,18 @@ export function register(program: Command, dependencies: CliDependencies): void 
   rules
     .command('check')
     .argument('<folder>', 'folder of YAML files, or one file')
-    .description('report everything that is wrong with a policy; exit code 2 if anything is')
+    .description('report everything that is wrong with a policy; exit code 2 if there are errors')
     .option('--json', 'as JSON')
     .action(async (folder: string, options: JsonOption) => {
       const result = await load(folder);
       if (result.ok) {
-        print(options.json, { ok: true, files: result.fileCount }, [
+        print(options.json, { ok: true, files: result.fileCount, warnings: result.warnings }, [
+          ...problemLines(result.warnings),
           `${result.fileCount} files are in order: ${countsOf(result.policy)}`,
         ]);
         return;
       }
-      print(options.json, result, problemLines(result.problems));
+      print(options.json, result, problemLines([...result.problems, ...result.warnings]));
       dependencies.exit(exitCodes.usage);
     });
 
@@ -96,7 +97,8 @@ export function register(program: Command, dependencies: CliDependencies): void 
       const document = await withBus(dependencies, (bus) =>
         publishPolicy(bus, result.policy, options.author),
       );
-      print(options.json, { ok: true, version: document.version }, [
+      print(options.json, { ok: true, version: document.version, warnings: result.warnings }, [
+        ...problemLines(result.warnings),
         `version ${document.version} is in force: ${countsOf(document)}`,
       ]);
     });

@@ -1,6 +1,7 @@
 /** Checks of a policy across its documents: what a schema can't see. Pure; problems carry the path of the place. */
 import type { Actor, PolicyFile, PortSpec, Rule } from '../../schemas/policy.ts';
 import { parseCidr } from '../net/address.ts';
+import { checkLabels } from './label-checks.ts';
 
 /** A place within one file: keys and indexes from its root. */
 export type Path = readonly (string | number)[];
@@ -9,6 +10,8 @@ export interface PolicyProblem {
   readonly file: string;
   readonly path: Path;
   readonly message: string;
+  /** A warning does not stop a policy from being applied. */
+  readonly severity: 'error' | 'warning';
 }
 
 export interface NamedFile {
@@ -72,7 +75,10 @@ function checkRule(
   }
 }
 
-/** All problems between the documents of a policy: unknown names, names given twice, addresses, ports and dates that can't be. */
+/**
+ * All problems between the documents of a policy: unknown names, names given twice, addresses, ports and dates that
+ * can't be, labels and profiles that contradict each other.
+ */
 export function checkPolicy(files: readonly NamedFile[]): PolicyProblem[] {
   const problems: PolicyProblem[] = [];
   const collect = (section: 'ipLists' | 'services' | 'rulesets' | 'profiles'): ReadonlySet<string> => {
@@ -86,6 +92,7 @@ export function checkPolicy(files: readonly NamedFile[]): PolicyProblem[] {
             file,
             path: [section, i, 'name'],
             message: `"${name}" is defined already in ${first}: names are unique`,
+            severity: 'error',
           });
       });
     }
@@ -95,7 +102,7 @@ export function checkPolicy(files: readonly NamedFile[]): PolicyProblem[] {
   collect('rulesets');
   collect('profiles');
   for (const { file, content } of files) {
-    const report: Report = (path, message) => problems.push({ file, path, message });
+    const report: Report = (path, message) => problems.push({ file, path, message, severity: 'error' });
     for (const [i, list] of (content.ipLists ?? []).entries())
       checkCidrs(list.cidrs, ['ipLists', i, 'cidrs'], report);
     for (const [i, service] of (content.services ?? []).entries())
@@ -114,5 +121,6 @@ export function checkPolicy(files: readonly NamedFile[]): PolicyProblem[] {
       });
     });
   }
+  problems.push(...checkLabels(files));
   return problems;
 }

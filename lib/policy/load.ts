@@ -6,6 +6,7 @@ import { type Document, isNode, LineCounter, parseDocument } from 'yaml';
 import type { PolicyDocument } from '../../schemas/policy.ts';
 import { PolicyFile } from '../../schemas/policy.ts';
 import { checkPolicy, type NamedFile, type Path } from './check.ts';
+import { closeValues } from './label-checks.ts';
 
 export interface LocatedProblem {
   readonly file: string;
@@ -15,13 +16,25 @@ export interface LocatedProblem {
   /** The place as people write it: rulesets[0].rules[2].to */
   readonly at: string;
   readonly message: string;
+  /** A warning does not stop the policy from being applied. */
+  readonly severity: 'error' | 'warning';
 }
 
 export type PolicyContent = Pick<PolicyDocument, 'labels' | 'profiles' | 'ipLists' | 'services' | 'rulesets'>;
 
 export type LoadResult =
-  | { readonly ok: true; readonly policy: PolicyContent; readonly fileCount: number }
-  | { readonly ok: false; readonly problems: readonly LocatedProblem[] };
+  | {
+      readonly ok: true;
+      readonly policy: PolicyContent;
+      readonly fileCount: number;
+      readonly warnings: readonly LocatedProblem[];
+    }
+  | {
+      readonly ok: false;
+      /** Errors only. */
+      readonly problems: readonly LocatedProblem[];
+      readonly warnings: readonly LocatedProblem[];
+    };
 
 interface ParsedFile {
   readonly file: string;
@@ -37,14 +50,19 @@ function pathText(path: Path): string {
     .join('');
 }
 
-function locate({ file, document, lines }: ParsedFile, path: Path, message: string): LocatedProblem {
+function locate(
+  { file, document, lines }: ParsedFile,
+  path: Path,
+  message: string,
+  severity: 'error' | 'warning',
+): LocatedProblem {
   for (let length = path.length; length > 0; length--) {
     const node = document.getIn(path.slice(0, length), true);
     if (!isNode(node) || node.range === null || node.range === undefined) continue;
     const { line, col } = lines.linePos(node.range[0]);
-    return { file, line, column: col, at: pathText(path), message };
+    return { file, line, column: col, at: pathText(path), message, severity };
   }
-  return { file, line: 0, column: 0, at: pathText(path), message };
+  return { file, line: 0, column: 0, at: pathText(path), message, severity };
 }
 
 function schemaProblems(parsed: ParsedFile, value: unknown): LocatedProblem[] {
@@ -63,7 +81,12 @@ function schemaProblems(parsed: ParsedFile, value: unknown): LocatedProblem[] {
     if (error.keyword === 'additionalProperties') continue;
     const unknownKey = error.keyword === 'boolean';
     out.push(
-      locate(parsed, path, unknownKey ? `there is no key "${String(path.at(-1))}" here` : error.message),
+      locate(
+        parsed,
+        path,
+        unknownKey ? `there is no key "${String(path.at(-1))}" here` : error.message,
+        'error',
+      ),
     );
   }
   return out;
@@ -96,6 +119,7 @@ export function readPolicy(texts: ReadonlyMap<string, string>): LoadResult {
         column: col,
         at: '',
         message: error.message.split('\n')[0] ?? 'is not YAML',
+        severity: 'error',
       });
     }
     if (document.errors.length > 0) continue;
@@ -103,18 +127,25 @@ export function readPolicy(texts: ReadonlyMap<string, string>): LoadResult {
     if (policyFile.Check(value)) good.push({ file, content: value });
     else problems.push(...schemaProblems(parsed, value));
   }
-  for (const { file, path, message } of checkPolicy(good)) {
+  const warnings: LocatedProblem[] = [];
+  for (const { file, path, message, severity } of checkPolicy(good)) {
     const parsed = parsedFiles.get(file);
-    if (parsed !== undefined) problems.push(locate(parsed, path, message));
+    if (parsed === undefined) continue;
+    (severity === 'error' ? problems : warnings).push(locate(parsed, path, message, severity));
   }
-  if (problems.length > 0) return { ok: false, problems };
+  if (problems.length > 0) return { ok: false, problems, warnings };
   const contents = good.map(({ content }) => content);
+  const labels = contents.flatMap((content) => content.labels ?? []);
   return {
     ok: true,
     fileCount: good.length,
+    warnings,
     policy: {
-      labels: contents.flatMap((content) => content.labels ?? []),
-      profiles: contents.flatMap((content) => content.profiles ?? []),
+      labels,
+      profiles: closeValues(
+        contents.flatMap((content) => content.profiles ?? []),
+        labels,
+      ),
       ipLists: contents.flatMap((content) => content.ipLists ?? []),
       services: contents.flatMap((content) => content.services ?? []),
       rulesets: contents.flatMap((content) => content.rulesets ?? []),
@@ -130,7 +161,17 @@ export async function loadPolicy(folder: string): Promise<LoadResult> {
   if (texts.size === 0) {
     return {
       ok: false,
-      problems: [{ file: folder, line: 0, column: 0, at: '', message: 'there are no .yaml files here' }],
+      warnings: [],
+      problems: [
+        {
+          file: folder,
+          line: 0,
+          column: 0,
+          at: '',
+          message: 'there are no .yaml files here: name a folder that has some',
+          severity: 'error',
+        },
+      ],
     };
   }
   return readPolicy(texts);

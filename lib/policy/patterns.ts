@@ -29,8 +29,18 @@ export function compilePatterns(patterns: readonly string[]): NameTest {
   return tests.length === 1 ? only : (name) => tests.some((test) => test(name));
 }
 
+/** Whether the plain letters before the first `*` (after the last one) tell that no name fits both. */
+function endsDiffer(a: string, b: string): boolean {
+  const length = Math.min(a.length, b.length);
+  for (let i = 0; i < length && a[i] !== '*' && b[i] !== '*'; i++) if (a[i] !== b[i]) return true;
+  for (let i = 1; i <= length && a.at(-i) !== '*' && b.at(-i) !== '*'; i++)
+    if (a.at(-i) !== b.at(-i)) return true;
+  return false;
+}
+
 /** Whether some name fits both patterns. */
 export function patternsOverlap(a: string, b: string): boolean {
+  if (endsDiffer(a, b)) return false;
   // Reachable pairs of places, row by row: what is left of `a` from i and of `b` from k.
   let row = new Array<boolean>(b.length + 1).fill(false);
   row[b.length] = true;
