@@ -52,3 +52,28 @@ test('an address that moves within one reading is no conflict, whatever the orde
   claims.follow('a', null);
   assert.deepEqual(claims.settle(), []);
 });
+
+test('a workload and a service of two sources that claim one address are both named', () => {
+  const claims = new AddressClaims();
+  claims.follow('a', workload('a', 'default', '10.0.0.1'));
+  claims.follow('s', {
+    v: 1,
+    type: 'service',
+    cluster: 'east',
+    uid: 's',
+    name: 'web',
+    namespace: 'shop',
+    labels: {},
+    annotations: {},
+    selector: {},
+    addresses: [
+      { ip: '10.0.0.1', network: 'default', sinceMs: 1 },
+      { ip: '10.0.0.2', network: 'default', sinceMs: 1 },
+    ],
+    ports: [],
+    sinceMs: 1,
+  });
+  assert.deepEqual(claims.settle(), [
+    { network: 'default', ip: '10.0.0.1', claimants: ['service shop/web (east)', 'vm core/a'] },
+  ]);
+});

@@ -1,5 +1,5 @@
-/** Finds live workloads that claim one address in one network at the same time. */
-import type { InventoryEvent } from '../../lib/inventory/events.ts';
+/** Finds live workloads and services that claim one address in one network at the same time. */
+import type { InventoryEvent, ServiceEvent, WorkloadEvent } from '../../lib/inventory/events.ts';
 
 export interface Conflict {
   readonly network: string;
@@ -14,14 +14,21 @@ interface Claims {
   readonly addresses: readonly string[];
 }
 
-function nameOf(event: InventoryEvent): string | null {
-  if (event.type !== 'workload') return null;
-  const path = event.namespace === '' ? event.name : `${event.namespace}/${event.name}`;
-  return `${event.kind} ${path}${event.cluster === '' ? '' : ` (${event.cluster})`}`;
+/** Owners of addresses. Listed names are none: names may well share an address. */
+type Claimant = WorkloadEvent | ServiceEvent;
+
+function asClaimant(event: InventoryEvent | null): Claimant | null {
+  return event?.type === 'workload' || event?.type === 'service' ? event : null;
 }
 
-function openAddresses(event: InventoryEvent): string[] {
-  if (event.type !== 'workload' || event.untilMs !== undefined) return [];
+function nameOf(event: Claimant): string {
+  const path = event.namespace === '' ? event.name : `${event.namespace}/${event.name}`;
+  const kind = event.type === 'service' ? 'service' : event.kind;
+  return `${kind} ${path}${event.cluster === '' ? '' : ` (${event.cluster})`}`;
+}
+
+function openAddresses(event: Claimant): string[] {
+  if (event.untilMs !== undefined) return [];
   return event.addresses.flatMap(({ network, ip, untilMs }) =>
     untilMs === undefined ? [`${network} ${ip}`] : [],
   );
@@ -43,10 +50,10 @@ export class AddressClaims {
       this.#touched.add(address);
     }
     this.#claims.delete(key);
-    const name = event === null ? null : nameOf(event);
-    const addresses = event === null ? [] : openAddresses(event);
-    if (name === null || addresses.length === 0) return;
-    this.#claims.set(key, { name, addresses });
+    const claimant = asClaimant(event);
+    const addresses = claimant === null ? [] : openAddresses(claimant);
+    if (claimant === null || addresses.length === 0) return;
+    this.#claims.set(key, { name: nameOf(claimant), addresses });
     for (const address of addresses) {
       const claimants = this.#claimants.get(address) ?? new Set();
       claimants.add(key);

@@ -25,6 +25,14 @@ function sameAddress(a: AddressInterval, b: AddressInterval): boolean {
   return a.ip === b.ip && a.network === b.network;
 }
 
+function lastEndOf(address: AddressInterval, intervals: readonly AddressInterval[]): number {
+  let lastMs = 0;
+  for (const interval of intervals) {
+    if (sameAddress(interval, address)) lastMs = Math.max(lastMs, interval.untilMs ?? 0);
+  }
+  return lastMs;
+}
+
 function close(interval: AddressInterval, untilMs: number): AddressInterval {
   if (interval.untilMs !== undefined) return interval;
   return { ...interval, untilMs: Math.max(interval.sinceMs, untilMs) };
@@ -59,7 +67,9 @@ export function mergeAddresses(
     }
     // The end of an ended interval is known already: it was published when it was noticed.
     if (one.untilMs !== undefined && merged.some((other) => sameAddress(one, other))) continue;
-    const sinceMs = hadAddresses ? time.atMs : resolveSince(one.sinceMs, time);
+    const beganMs = hadAddresses ? time.atMs : resolveSince(one.sinceMs, time);
+    // A change told with a time before the last end of the same address: the two must not overlap.
+    const sinceMs = Math.max(beganMs, lastEndOf(one, merged));
     merged.push(
       one.untilMs === undefined
         ? { ...one, sinceMs }

@@ -19,6 +19,8 @@ import { Watermarks, watermarkOf } from './watermarks.ts';
 const maxConflictSeries = 50;
 /** Problems of one source that are logged one by one at a time. */
 const maxProblemsLogged = 20;
+/** Entities of two sources that are named in the log; beyond, the metric alone tells of them. */
+const maxContestedSaid = 1000;
 /** Pause between two looks for what can be forgotten, ms; less where the retention is shorter. */
 const expiryIntervalMs = 60_000;
 
@@ -52,6 +54,7 @@ class Kubelink implements RunningKubelink {
   /** Watermarks that stood on the topic at the start or at the last refresh, ms by source. */
   readonly #restoredMarks = new Map<string, number>();
   readonly #synced = new Set<string>();
+  readonly #contestedSaid = new Set<string>();
   readonly #problems = new Map<string, ReadonlySet<string>>();
   #expiry: NodeJS.Timeout | null = null;
 
@@ -201,14 +204,26 @@ class Kubelink implements RunningKubelink {
     const { metrics, log } = this.#options;
     for (const { key, event } of publications) this.#claims.follow(key, event);
     for (const { network, ip, claimants } of this.#claims.settle()) {
-      log.warn({ network, ip, claimants }, 'two or more workloads claim one address');
+      log.warn({ network, ip, claimants }, 'two or more workloads or services claim one address');
     }
     metrics.conflicts.set(this.#claims.count);
     metrics.conflict.reset();
     for (const { network, ip, claimants } of this.#claims.current(maxConflictSeries)) {
       metrics.conflict.set({ network, ip, claimants: claimants.join(', ') }, 1);
     }
+    this.#noteContested();
     this.#publisher.put(publications);
+  }
+
+  /** Says once of each entity that two sources speak of it. */
+  #noteContested(): void {
+    const { log } = this.#options;
+    for (const { key, owner, source } of this.#state.takeContested()) {
+      const pair = `${key} ${owner} ${source}`;
+      if (this.#contestedSaid.has(pair) || this.#contestedSaid.size >= maxContestedSaid) continue;
+      this.#contestedSaid.add(pair);
+      log.warn({ key, owner, notHeard: source }, 'two sources speak of one thing; the first one counts');
+    }
   }
 
   #noteSync(name: string, events: readonly InventoryEvent[]): void {

@@ -77,7 +77,7 @@ export function makeMetrics(registry: Registry, collect: () => void = () => {}) 
     }),
     conflicts: new Gauge({
       name: 'eastwest_kubelink_address_conflicts',
-      help: 'Addresses that two or more live workloads claim in one network.',
+      help: 'Addresses that two or more live workloads or services claim in one network.',
       registers,
     }),
     conflict: new Gauge({

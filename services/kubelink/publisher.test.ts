@@ -73,6 +73,84 @@ test('an event that changes while it is being sent is sent again', async () => {
   assert.match(sent[1] ?? '', /"two"/);
 });
 
+test('what was put before is known to be durable, however often another entity changes meanwhile', async () => {
+  let changes = 0;
+  const { publisher } = publisherWith(async () => {
+    // The entity changes while each of its versions is on the way, without end.
+    await Promise.resolve();
+    if (changes++ < 1000) publisher.put([namespace('flapping', String(changes))]);
+  });
+  publisher.put([namespace('flapping', 'first'), namespace('pay')]);
+  await publisher.flushed();
+  assert.ok(changes < 1000, `${changes} batches until the first two events were known to be there`);
+  await publisher.stop();
+});
+
+test('a change that replaces an event on a way that failed is due as early as that one was', async () => {
+  const sent: string[] = [];
+  let isAway = true;
+  const { publisher } = publisherWith(async (messages) => {
+    await Promise.resolve();
+    if (isAway) {
+      isAway = false;
+      publisher.put([namespace('late'), namespace('shop', 'two')]);
+      throw new Error('broker away');
+    }
+    sent.push(...messages.map(({ key, value }) => `${key} ${Buffer.from(value ?? []).includes('two')}`));
+  });
+  publisher.put([namespace('shop', 'one')]);
+  await publisher.flushed();
+  assert.equal(sent[0], 'namespace/east/shop true');
+  await publisher.stop();
+});
+
+test('what waits of one source can be dropped, with nothing of it on the way any more', async () => {
+  const sent: (string | null)[] = [];
+  const gate = Promise.withResolvers<void>();
+  const { publisher } = publisherWith(async (messages) => {
+    await gate.promise;
+    sent.push(...messages.map(({ key }) => key));
+  });
+  const other = (name: string): Publication => ({ ...namespace(name), source: 'b' });
+  publisher.put([namespace('a1'), namespace('a2'), other('b1')]);
+  publisher.put([namespace('a3'), other('b2')]);
+  let isDropped = false;
+  const dropped = publisher.drop('a').then(() => {
+    isDropped = true;
+  });
+  await Promise.resolve();
+  assert.equal(isDropped, false);
+  gate.resolve();
+  await dropped;
+  await publisher.flushed();
+  // The first batch was on its way already.
+  assert.deepEqual(
+    sent,
+    ['a1', 'a2', 'b1', 'b2'].map((name) => `namespace/east/${name}`),
+  );
+});
+
+test('an address or a range that does not parse is named, counted and not published', async () => {
+  const { publisher, metrics } = publisherWith(async () => {});
+  const range = (cidrs: string[]): Publication => ({
+    key: 'range/default/r',
+    event: { v: 1, type: 'range', name: 'r', network: 'default', cidrs, zone: 'inside', labels: {} },
+    source: 'a',
+    endedMs: null,
+  });
+  publisher.put([range(['10.0.0.0/8', '10.0.0.0/99']), range(['10.0.0.0/8']), namespace('shop')]);
+  await publisher.flushed();
+  assert.deepEqual(
+    (await metrics.refused.get()).values.map(({ labels, value }) => [labels.cause, value]),
+    [['invalid', 1]],
+  );
+  const taken = (await metrics.published.get()).values.map(({ labels, value }) => [labels.type, value]);
+  assert.deepEqual(taken.sort(), [
+    ['namespace', 1],
+    ['range', 1],
+  ]);
+});
+
 test('an event that is too large or does not fit the schema is counted and keeps nothing back', async () => {
   const taken: (string | null)[] = [];
   const { publisher, metrics } = publisherWith(async (messages) => {

@@ -199,6 +199,7 @@ describe('who owns what', () => {
     state.snapshot('a', [event], 1000);
     assert.deepEqual(state.snapshot('b', [event], 1000), []);
     assert.equal(state.contestedCount, 1);
+    assert.deepEqual(state.takeContested(), [{ key: 'workload/east/pod/p', owner: 'a', source: 'b' }]);
     state.snapshot('a', [], 2000);
     const taken = only(state.snapshot('b', [event], 3000));
     assert.equal(taken.source, 'b');
@@ -214,6 +215,170 @@ describe('who owns what', () => {
     assert.equal(workloadOf(taken).sinceMs, 500);
     assert.deepEqual(state.snapshot('old', [], 9001), []);
   });
+});
+
+describe('times that are not now', () => {
+  test('what was lost from sight while nobody looked ends right after the last moment at which all was seen', () => {
+    const state = stateOf('a');
+    const [p, q] = [pod('p', ['10.0.0.1'], { sinceMs: 1000 }), pod('q', ['10.0.0.2'], { sinceMs: 1000 })];
+    state.snapshot('a', [p, q], 5000);
+    const readdressed = pod('q', ['10.0.0.3'], { sinceMs: 1000 });
+    const back = state.snapshot('a', [readdressed], 9000, 6000);
+    const byUid = new Map(back.map((publication) => [workloadOf(publication).uid, workloadOf(publication)]));
+    assert.equal(byUid.get('p')?.untilMs, 6001);
+    assert.deepEqual(byUid.get('p')?.addresses, [
+      { ip: '10.0.0.1', network: 'east', sinceMs: 1000, untilMs: 6001 },
+    ]);
+    assert.deepEqual(byUid.get('q')?.addresses, [
+      { ip: '10.0.0.2', network: 'east', sinceMs: 1000, untilMs: 6001 },
+      { ip: '10.0.0.3', network: 'east', sinceMs: 9000 },
+    ]);
+  });
+
+  test('a pod that came and went while nobody looked never ends before it began', () => {
+    const state = stateOf('a');
+    state.snapshot('a', [pod('p', ['10.0.0.1'], { sinceMs: 7000 })], 7500);
+    const gone = workloadOf(only(state.snapshot('a', [], 9000, 6000)));
+    assert.equal(gone.untilMs, 7000);
+    assert.equal(gone.addresses[0]?.untilMs, 7000);
+  });
+
+  test('an address that passes from one pod to the next within a millisecond has both, one after the other', () => {
+    const state = stateOf('a');
+    state.snapshot('a', [pod('p', ['10.0.0.1'], { sinceMs: 1000 })], 1000);
+    const gone = workloadOf(only(state.gone('a', 'workload/east/pod/p', 2000)));
+    const next = workloadOf(only(state.change('a', pod('q', ['10.0.0.1'], { sinceMs: 2000 }), 2000)));
+    assert.equal(gone.addresses[0]?.untilMs, next.addresses[0]?.sinceMs);
+  });
+
+  test('an address that comes back with a time before its last end begins at that end', () => {
+    const state = stateOf('a');
+    state.snapshot('a', [pod('p', ['10.0.0.1'], { sinceMs: 1000 })], 1000);
+    state.change('a', pod('p', [], { sinceMs: 1000 }), 5000);
+    const back = workloadOf(only(state.change('a', pod('p', ['10.0.0.1'], { sinceMs: 1000 }), 6000, 4000)));
+    assert.deepEqual(back.addresses, [
+      { ip: '10.0.0.1', network: 'east', sinceMs: 1000, untilMs: 5000 },
+      { ip: '10.0.0.1', network: 'east', sinceMs: 5000 },
+    ]);
+  });
+
+  test('any order of sayings, with any times, leaves intervals that neither overlap nor end before they begin', () => {
+    const saying = fc.record({
+      kind: fc.constantFrom('change', 'gone', 'snapshot'),
+      uid: fc.constantFrom('p', 'q'),
+      ips: fc.uniqueArray(fc.constantFrom('10.0.0.1', '10.0.0.2', 'fd00::1'), { maxLength: 3 }),
+      sinceMs: fc.constantFrom(0, 100, 5000),
+      passMs: fc.constantFrom(0, 1, 1000),
+      /** How long before it was heard it was so; negative: by a clock that is ahead. */
+      lateMs: fc.option(fc.constantFrom(-500, 0, 1, 10_000), { nil: undefined }),
+    });
+    fc.assert(
+      fc.property(fc.array(saying, { minLength: 1, maxLength: 20 }), (sayings) => {
+        const state = stateOf('a');
+        const newest = new Map<string, readonly string[] | null>();
+        let nowMs = 50_000;
+        state.snapshot('a', [], nowMs);
+        for (const { kind, uid, ips, sinceMs, passMs, lateMs } of sayings) {
+          nowMs += passMs;
+          const atMs = lateMs === undefined ? undefined : nowMs - lateMs;
+          const key = `workload/east/pod/${uid}`;
+          const event = pod(uid, ips, { sinceMs });
+          if (kind === 'change') state.change('a', event, nowMs, atMs);
+          else if (kind === 'gone') state.gone('a', key, atMs ?? nowMs);
+          else state.snapshot('a', [event], nowMs, atMs);
+          if (kind === 'snapshot') newest.clear();
+          newest.set(key, kind === 'gone' ? null : [...ips].sort());
+        }
+        for (const { key, event, endedMs } of state.entities()) {
+          assert.ok(event?.type === 'workload');
+          checkIntervals(event);
+          const said = newest.get(key) ?? null;
+          assert.equal(endedMs === null, said !== null, key);
+          assert.deepEqual(openIps(event), said ?? []);
+          assert.ok(endedMs === null || event.sinceMs <= endedMs);
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+});
+
+describe('things that are not workloads', () => {
+  test('a network policy ends with its time', () => {
+    const state = stateOf('a');
+    const policy: InventoryEvent = {
+      v: 1,
+      type: 'network-policy',
+      cluster: 'east',
+      uid: 'u',
+      namespace: 'shop',
+      name: 'deny',
+      labels: {},
+      spec: { podSelector: {} },
+      sinceMs: 500,
+    };
+    state.snapshot('a', [policy], 1000);
+    const ended = only(state.snapshot('a', [], 2000));
+    assert.equal(ended.event?.type === 'network-policy' && ended.event.untilMs, 2000);
+    assert.equal(ended.endedMs, 2000);
+  });
+
+  test('a listed name keeps the addresses it had, and is taken away at once when it is no longer listed', () => {
+    const state = stateOf('a');
+    const name = (ip: string, sinceMs: number): InventoryEvent => ({
+      v: 1,
+      type: 'name',
+      name: 'payments',
+      dns: ['pay.example.com'],
+      zone: 'outside',
+      labels: {},
+      addresses: [{ ip, network: 'default', sinceMs }],
+    });
+    state.snapshot('a', [name('203.0.113.1', 1000)], 1000);
+    const moved = only(state.snapshot('a', [name('203.0.113.2', 2000)], 2000)).event;
+    assert.deepEqual(moved?.type === 'name' && moved.addresses, [
+      { ip: '203.0.113.1', network: 'default', sinceMs: 1000, untilMs: 2000 },
+      { ip: '203.0.113.2', network: 'default', sinceMs: 2000 },
+    ]);
+    assert.equal(only(state.snapshot('a', [], 3000)).event, null);
+  });
+
+  test('the id of a cluster outlives a restart and a source that cannot tell it', () => {
+    const cluster = (uid?: string): InventoryEvent => ({
+      v: 1,
+      type: 'cluster',
+      cluster: 'east',
+      podCidrs: [],
+      serviceCidrs: [],
+      ...(uid === undefined ? {} : { uid }),
+    });
+    const state = stateOf('a');
+    state.restore(only(stateOf('a').snapshot('a', [cluster('one')], 1000)));
+    assert.deepEqual(state.snapshot('a', [cluster()], 2000), []);
+    const found = state.find('cluster/east')?.event;
+    assert.equal(found?.type === 'cluster' && found.uid, 'one');
+    const other = only(state.snapshot('a', [cluster('two')], 3000)).event;
+    assert.equal(other?.type === 'cluster' && other.uid, 'two');
+  });
+});
+
+test('what another process published under a name takes the place of what was known of that source, and of nothing else', () => {
+  const state = stateOf('a', 'b');
+  state.snapshot('a', [pod('old', ['10.0.0.1']), pod('kept', ['10.0.0.2'])], 1000);
+  state.snapshot('b', [pod('other', ['10.0.0.3'])], 1000);
+  const [kept] = stateOf('a').snapshot('a', [pod('kept', ['10.0.0.9'])], 1500);
+  const [added] = stateOf('a').snapshot('a', [pod('added', ['10.0.0.4'])], 1500);
+  state.replace('a', [kept!, added!]);
+  assert.deepEqual([...state.entities()].map(({ key, source }) => [key.split('/').at(-1), source]).sort(), [
+    ['added', 'a'],
+    ['kept', 'a'],
+    ['other', 'b'],
+  ]);
+  // What the other process published and is no more is ended, as by the process itself.
+  assert.deepEqual(
+    state.snapshot('a', [pod('kept', ['10.0.0.9'])], 2000).map(({ key }) => key),
+    ['workload/east/pod/added'],
+  );
 });
 
 /** What a source may say in one snapshot: entity number -> addresses it has, or ended. */

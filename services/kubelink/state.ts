@@ -4,11 +4,15 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import {
+  type ClusterEvent,
   type InventoryEvent,
   inventoryKey,
+  type NameEvent,
+  type NetworkPolicyEvent,
   type ServiceEvent,
   type WorkloadEvent,
 } from '../../lib/inventory/events.ts';
+import { formerLabels, type LabelledEvent } from './former.ts';
 import { closeAll, type MergeTime, mergeAddresses, pruneAddresses, resolveSince } from './intervals.ts';
 
 /** One message for the topic. */
@@ -21,6 +25,17 @@ export interface Publication {
   /** When it ended, ms; `null` while it lives. */
   readonly endedMs: number | null;
 }
+
+/** Two sources speak of one entity. */
+export interface Contested {
+  readonly key: string;
+  readonly owner: string;
+  /** The one that was not heard. */
+  readonly source: string;
+}
+
+/** Contested entities that are remembered by name between two looks at them. */
+const maxContestedKept = 100;
 
 interface Entity {
   readonly source: string;
@@ -42,6 +57,7 @@ export class InventoryState {
   /** Sources of which something was heard, now or before the last restart. */
   readonly #heardOf = new Set<string>();
   #contestedCount = 0;
+  #contested = new Map<string, Contested>();
 
   constructor(options: InventoryStateOptions) {
     this.#options = options;
@@ -50,6 +66,13 @@ export class InventoryState {
   /** How often a source spoke of an entity that another source owns; it was not heard. */
   get contestedCount(): number {
     return this.#contestedCount;
+  }
+
+  /** Entities that were spoken of by a source that does not own them, since the last call; bounded in number. */
+  takeContested(): Contested[] {
+    const contested = [...this.#contested.values()];
+    this.#contested = new Map();
+    return contested;
   }
 
   /** Takes over what was published before a restart. A tombstone forgets. */
@@ -149,6 +172,8 @@ export class InventoryState {
     const known = this.#entities.get(key);
     if (known !== undefined && !this.#mayTake(known, source)) {
       this.#contestedCount++;
+      if (this.#contested.size < maxContestedKept)
+        this.#contested.set(key, { key, owner: known.source, source });
       return;
     }
     // Source files are read again only when they change: the same object says nothing new.
@@ -156,7 +181,7 @@ export class InventoryState {
     const observedEndMs = endOf(observed);
     if (known === undefined && observedEndMs !== null && this.#isExpired(observedEndMs, time.atMs)) return;
     const horizonMs = time.atMs - this.#options.endedRetentionMs;
-    const event = merge(known?.event ?? null, observed, time);
+    const event = merge(known?.event ?? null, observed, time, horizonMs);
     const endedMs = endOf(event);
     const isNews =
       known === undefined ||
@@ -175,8 +200,8 @@ export class InventoryState {
       if (entity.observed !== null) this.#entities.set(key, { ...entity, observed: null });
       return;
     }
-    // A range has no time of its own: its name must not be given to anything from now on.
-    if (event.type === 'range') {
+    // A range or a listed name has no time of its own: its name must not be given to anything from now on.
+    if (event.type === 'range' || event.type === 'name') {
       this.#entities.delete(key);
       out.push({ key, event: null, source, endedMs: atMs });
       return;
@@ -188,11 +213,17 @@ export class InventoryState {
   }
 }
 
+/** Events that name their begin and end. */
+type TimedEvent = WorkloadEvent | ServiceEvent | NetworkPolicyEvent;
 /** Events with addresses that come and go. */
-type TimedEvent = WorkloadEvent | ServiceEvent;
+type AddressedEvent = WorkloadEvent | ServiceEvent | NameEvent;
 
 function isTimed(event: InventoryEvent): event is TimedEvent {
-  return event.type === 'workload' || event.type === 'service';
+  return event.type === 'workload' || event.type === 'service' || event.type === 'network-policy';
+}
+
+function hasAddresses(event: InventoryEvent): event is AddressedEvent {
+  return event.type === 'workload' || event.type === 'service' || event.type === 'name';
 }
 
 /** The end an event itself names, ms. */
@@ -202,27 +233,69 @@ export function endOf(event: InventoryEvent): number | null {
 
 function ending(event: InventoryEvent, atMs: number): InventoryEvent {
   if (!isTimed(event)) return event;
-  return { ...event, addresses: closeAll(event.addresses, atMs), untilMs: Math.max(event.sinceMs, atMs) };
+  const untilMs = Math.max(event.sinceMs, atMs);
+  if (event.type === 'network-policy') return { ...event, untilMs };
+  return { ...event, addresses: closeAll(event.addresses, atMs), untilMs };
 }
 
 function pruned(event: InventoryEvent, horizonMs: number): InventoryEvent {
-  if (!isTimed(event)) return event;
   // An ended entity is kept whole: its addresses go with it.
-  const addresses =
-    event.untilMs === undefined ? pruneAddresses(event.addresses, horizonMs) : event.addresses;
-  return { ...event, addresses };
+  if (!hasAddresses(event) || endOf(event) !== null) return event;
+  return { ...event, addresses: pruneAddresses(event.addresses, horizonMs) };
 }
 
-function merge(known: InventoryEvent | null, observed: InventoryEvent, time: MergeTime): InventoryEvent {
-  if (!isTimed(observed)) return observed;
-  const before = known !== null && isTimed(known) ? known : null;
-  const { untilMs: observedUntilMs, ...open } = observed;
-  const untilMs = observedUntilMs === undefined ? undefined : (before?.untilMs ?? observedUntilMs);
-  const since = before?.sinceMs ?? resolveSince(observed.sinceMs, time);
-  const merged = {
-    ...open,
-    sinceMs: untilMs === undefined ? since : Math.min(since, untilMs),
-    addresses: mergeAddresses(before?.addresses ?? null, observed.addresses, untilMs ?? time.endMs, time),
-  };
-  return untilMs === undefined ? merged : { ...merged, untilMs };
+function mergeTimes<E extends TimedEvent>(known: E | null, observed: E, time: MergeTime): E {
+  // Where the source goes on saying that it has ended, the end that was known first stays.
+  const untilMs = observed.untilMs === undefined ? undefined : (known?.untilMs ?? observed.untilMs);
+  const sinceMs = known?.sinceMs ?? resolveSince(observed.sinceMs, time);
+  if (untilMs === undefined) return { ...observed, sinceMs };
+  return { ...observed, sinceMs: Math.min(sinceMs, untilMs), untilMs };
+}
+
+function withAddresses<E extends AddressedEvent>(known: E | null, event: E, time: MergeTime): E {
+  const endMs = endOf(event) ?? time.endMs;
+  return { ...event, addresses: mergeAddresses(known?.addresses ?? null, event.addresses, endMs, time) };
+}
+
+/** Remembers the labels it had. */
+function withFormer<E extends LabelledEvent>(known: E | null, event: E, atMs: number, horizonMs: number): E {
+  const former = formerLabels(known, event, atMs, horizonMs);
+  return former.length === 0 ? event : { ...event, former };
+}
+
+/** The id of a cluster stays known when a source speaks that cannot tell it. */
+function mergeCluster(known: ClusterEvent | null, observed: ClusterEvent): ClusterEvent {
+  if (known?.uid === undefined || observed.uid !== undefined) return observed;
+  return { ...observed, uid: known.uid };
+}
+
+function merge(
+  known: InventoryEvent | null,
+  observed: InventoryEvent,
+  time: MergeTime,
+  horizonMs: number,
+): InventoryEvent {
+  switch (observed.type) {
+    case 'workload': {
+      const before = known?.type === 'workload' ? known : null;
+      const event = withAddresses(before, mergeTimes(before, observed, time), time);
+      return withFormer(before, event, time.atMs, horizonMs);
+    }
+    case 'service': {
+      const before = known?.type === 'service' ? known : null;
+      const event = withAddresses(before, mergeTimes(before, observed, time), time);
+      return withFormer(before, event, time.atMs, horizonMs);
+    }
+    case 'namespace':
+      return withFormer(known?.type === 'namespace' ? known : null, observed, time.atMs, horizonMs);
+    case 'network-policy':
+      return mergeTimes(known?.type === 'network-policy' ? known : null, observed, time);
+    case 'name':
+      return withAddresses(known?.type === 'name' ? known : null, observed, time);
+    case 'cluster':
+      return mergeCluster(known?.type === 'cluster' ? known : null, observed);
+    case 'range':
+    case 'watermark':
+      return observed;
+  }
 }

@@ -66,6 +66,11 @@ export class FileSource implements Source {
   #files = new Map<string, KnownFile>();
   #look: Look | null = null;
   #watch: PathWatch | null = null;
+  /** The files say what was so until then, ms; 0: not read yet. */
+  #completeToMs = 0;
+  #isFailing = true;
+  /** When {@link completeToMs} was asked last, ms; 0 where not all was quiet then. */
+  #quietAtMs = 0;
 
   constructor(options: FileSourceOptions) {
     this.name = options.name;
@@ -81,6 +86,18 @@ export class FileSource implements Source {
     look.start();
   }
 
+  /**
+   * The files are the truth as of the last look at all of them; while a watch of the operating system reports nothing,
+   * they go on being it. A file that cannot be read, unlike one that can and is wrong, keeps all back.
+   */
+  completeToMs(): number {
+    const isQuiet = this.#look?.isIdle === true && this.#watch?.isLive === true && !this.#isFailing;
+    // What changed before the last question has been reported by now: in between, the event loop took in all there was.
+    if (isQuiet) this.#completeToMs = Math.max(this.#completeToMs, this.#quietAtMs);
+    this.#quietAtMs = isQuiet ? Date.now() : 0;
+    return this.#completeToMs;
+  }
+
   async stop(): Promise<void> {
     this.#watch?.close();
     await this.#look?.stop();
@@ -88,6 +105,8 @@ export class FileSource implements Source {
   }
 
   async #readAll(sink: SourceSink): Promise<void> {
+    const beganMs = Date.now();
+    this.#isFailing = true;
     // Before the reading, so that no change falls between the two.
     this.#watch?.ensure();
     let paths: string[];
@@ -109,6 +128,9 @@ export class FileSource implements Source {
     }
     this.#files = files;
     this.#tell(sink);
+    if ([...files.values()].some(({ failure }) => failure !== '')) return;
+    this.#isFailing = false;
+    this.#completeToMs = Math.max(this.#completeToMs, beganMs);
   }
 
   async #readOne(path: string): Promise<KnownFile | null> {

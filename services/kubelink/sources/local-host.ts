@@ -49,16 +49,25 @@ export function localHostSource(
   read: () => Machine = thisMachine,
 ): Source {
   let look: Look | null = null;
+  let completeToMs = 0;
   return {
     name,
     start(sink: SourceSink): void {
-      look = new Look({
-        look: async () => sink.snapshot([machineEvent(read(), source.network)]),
-        debounceMs: 0,
-        intervalMs: source.intervalMs,
-      });
+      const tell = async (): Promise<void> => {
+        const beganMs = Date.now();
+        try {
+          sink.snapshot([machineEvent(read(), source.network)]);
+          completeToMs = beganMs;
+        } catch (error) {
+          sink.failing(
+            `the interfaces cannot be read: ${error instanceof Error ? error.message : String(error)}`,
+          );
+        }
+      };
+      look = new Look({ look: tell, debounceMs: 0, intervalMs: source.intervalMs });
       look.start();
     },
+    completeToMs: () => completeToMs,
     async stop(): Promise<void> {
       await look?.stop();
     },

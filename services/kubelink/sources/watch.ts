@@ -33,6 +33,11 @@ export class PathWatch {
     }
   }
 
+  /** Whether changes are being reported. */
+  get isLive(): boolean {
+    return this.#watcher !== null;
+  }
+
   close(): void {
     this.#watcher?.close();
     this.#watcher = null;
