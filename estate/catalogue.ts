@@ -121,6 +121,47 @@ export const ranges: readonly RangeSpec[] = [
   { name: 'cloud-storage', cidrs: ['52.216.0.0/15'], zone: 'outside', labels: { app: 'cloud-storage' } },
 ];
 
+export interface ListedName {
+  readonly name: string;
+  readonly dns: readonly string[];
+  readonly zone: 'inside' | 'outside';
+  readonly labels: Readonly<Record<string, string>>;
+  /** What the names were found to resolve to, where somebody looked. */
+  readonly addresses: readonly string[];
+}
+
+/** DNS names that the bank has listed. */
+export const listedNames: readonly ListedName[] = [
+  {
+    name: 'card-network',
+    dns: ['*.cardnet.example'],
+    zone: 'outside',
+    labels: { app: 'card-network' },
+    addresses: [],
+  },
+  {
+    name: 'card-network-test',
+    dns: ['*.test.cardnet.example'],
+    zone: 'outside',
+    labels: { app: 'card-network', env: 'dev' },
+    addresses: [],
+  },
+  {
+    name: 'rating-agency',
+    dns: ['feeds.ratings.example'],
+    zone: 'outside',
+    labels: { app: 'rating-agency' },
+    addresses: ['192.0.2.40', '192.0.2.41'],
+  },
+  {
+    name: 'group-shares',
+    dns: ['shares.bank.example'],
+    zone: 'inside',
+    labels: { app: 'group-shares' },
+    addresses: [],
+  },
+];
+
 export const podCidr = '10.244.0.0/16';
 export const serviceCidr = '10.96.0.0/16';
 
@@ -154,6 +195,9 @@ export const platformDeployments = [
     loadBalancer: true,
   },
 ] as const;
+
+/** Called by name without a service address in between; and its port. */
+export const headless = { name: 'prometheus', role: 'monitoring', port: 9090 } as const;
 
 export const platformNamespace = 'platform';
 /** Nobody wrote a profile for this one: its pods have no labels. */

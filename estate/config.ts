@@ -73,6 +73,16 @@ export interface EstateOptions {
   readonly hintShare: number;
   /** Share of explained traffic is 1 minus this. */
   readonly unexplainedShare: number;
+  /** Each inventory event is published up to this long after it took effect, ms, so out of order between entities. */
+  readonly inventoryDelayMs: number;
+  /** Each agent's clock is off by a fixed amount of up to this, ms, either way. */
+  readonly clockSkewMs: number;
+  /** Share of the agents that have not measured how far theirs is off; of no effect without skew. */
+  readonly unmeasuredClockShare: number;
+  /** Share of the pods, and of the namespaces, whose labels change each minute. */
+  readonly relabelsPerMinute: number;
+  /** Share of the connections that go by NodePorts, listed names, headless services and load balancers of other clusters. */
+  readonly indirectShare: number;
   /** How far clocks may be apart; decides the expected certainty, ms. */
   readonly clockToleranceMs: number;
   /** Whether `step` also tells the truth of each flow. */
@@ -91,6 +101,11 @@ export const defaults: Omit<EstateOptions, 'seed' | 'size' | 'startMs'> = {
   socketAgentShare: 0.15,
   hintShare: 0.1,
   unexplainedShare: 0.115,
+  inventoryDelayMs: 0,
+  clockSkewMs: 0,
+  unmeasuredClockShare: 0.2,
+  relabelsPerMinute: 0,
+  indirectShare: 0,
   clockToleranceMs: 1000,
   truth: true,
   background: true,

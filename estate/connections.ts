@@ -253,7 +253,7 @@ export class Connections {
 
   #fromDestination(connection: Connection, agent: Agent, sourcePort: number): View | null {
     const { pattern, destination } = connection;
-    const node = pattern.masqueraded === null ? null : this.#nodeOf(connection.source);
+    const node = pattern.masqueraded === null ? null : (pattern.entryNode ?? this.#nodeOf(connection.source));
     const source = node ?? connection.source;
     // Both ends of a connection see one source port, unless it was translated between them.
     const claim = this.#claim(source, destination, 1, node === null ? sourcePort : -1);

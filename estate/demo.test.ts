@@ -180,7 +180,9 @@ test('what the planted connections need comes first, and is little', () => {
         flowCount++;
         const timeMs = batch.observedFromMs + flow.startMs;
         assert.equal(inventory.name(batch.network, of.srcIp, timeMs, profiles).kind, of.srcKind);
-        assert.equal(inventory.name(batch.network, of.dstIp, timeMs, profiles).kind, of.dstKind);
+        const { destinationPort: port, protocol } = flow;
+        const call = { port, protocol, dnsName: batch.strings[flow.dnsName] ?? '' };
+        assert.equal(inventory.name(batch.network, of.dstIp, timeMs, profiles, call).kind, of.dstKind);
       });
     });
     assert.ok(flowCount >= estate.planted.length);

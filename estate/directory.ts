@@ -1,7 +1,7 @@
 /** Addresses of all that does not come and go: nodes, machines, services, and addresses outside the inventory. */
 import { parseWireAddress } from '../lib/net/address.ts';
 import { type Agent, machinesPerAgent } from './agents.ts';
-import { ranges } from './catalogue.ts';
+import { type ListedName, listedNames, ranges } from './catalogue.ts';
 import {
   type Endpoint,
   type Identity,
@@ -12,6 +12,7 @@ import {
   unknownIdentity,
   workloadIdentity,
 } from './ends.ts';
+import type { Relabels } from './relabel.ts';
 import { makeUid } from './uids.ts';
 import type { Cluster, MachineGroup, Service, World } from './world.ts';
 
@@ -40,13 +41,19 @@ export const serviceUid = (world: World, service: Service): string =>
 /** Identity of an address by a named range, or of the public internet (`''`: nobody's). */
 export function rangeIdentity(name: string): Identity {
   if (name === '') return unknownIdentity;
-  const labels = ranges.find((range) => range.name === name)?.labels ?? {};
-  return { workload: 0n, kind: 'range', cluster: '', namespace: '', name, labels, provenance: 'range' };
+  const { labels = {}, zone = 'outside' } = ranges.find((range) => range.name === name) ?? {};
+  return { workload: 0n, kind: 'range', cluster: '', namespace: '', name, zone, labels, provenance: 'range' };
+}
+
+function nameIdentity({ name, zone, labels }: ListedName): Identity {
+  return { workload: 0n, kind: 'name', cluster: '', namespace: '', name, zone, labels, provenance: 'name' };
 }
 
 /** Endpoints by what they are; each is made when first asked for. */
 export class Directory {
   readonly #world: World;
+  readonly #relabels: Relabels;
+  readonly #nodePorts = new Map<string, Endpoint>();
   readonly #nodes: (Endpoint | undefined)[] = [];
   readonly #machines: (Endpoint | undefined)[] = [];
   readonly #machines6 = new Map<number, Endpoint>();
@@ -56,8 +63,9 @@ export class Directory {
   /** Numbers of endpoints begin after those of pod addresses. */
   #nextNumber: number;
 
-  constructor(world: World, agents: readonly Agent[]) {
+  constructor(world: World, relabels: Relabels, agents: readonly Agent[]) {
     this.#world = world;
+    this.#relabels = relabels;
     this.#nextNumber = world.slotCount;
     for (const agent of agents) {
       if ('group' in agent.place && agent.place.first === agent.place.group.first)
@@ -135,8 +143,26 @@ export class Directory {
     const known = this.#services.get(key);
     if (known !== undefined) return known;
     const address = at === 'cluster' ? service.clusterIp : service.loadBalancerIp;
-    const { namespace } = service.deployment;
-    const made = lastingEndpoint(
+    const made = this.#serviceAt(service, address);
+    this.#services.set(key, made);
+    return made;
+  }
+
+  /** A node of the service's cluster, as those see it who call the service on its node port. */
+  nodePort(service: Service, node: number): Endpoint {
+    const key = `${service.index}/${node}`;
+    let made = this.#nodePorts.get(key);
+    if (made === undefined) {
+      made = this.#serviceAt(service, nodeAddress(service.deployment.namespace.cluster, node));
+      this.#nodePorts.set(key, made);
+    }
+    return made;
+  }
+
+  #serviceAt(service: Service, address: number): Endpoint {
+    const { deployment, name, labels } = service;
+    const { namespace } = deployment;
+    return lastingEndpoint(
       {
         address: ipv4Bytes(address),
         text: ipv4Text(address),
@@ -149,21 +175,33 @@ export class Directory {
         kind: 'service',
         cluster: namespace.cluster.name,
         namespace: namespace.name,
-        name: service.name,
-        labels: service.labels,
+        name,
+        zone: 'inside',
+        labels,
         provenance: 'service',
       }),
+      this.#relabels.labelsAt(deployment, []),
     );
-    this.#services.set(key, made);
-    return made;
   }
 
   /** An address that is nobody's in the inventory; `range` is the named range it lies in, `internet`, or empty. */
   outside(text: string, range: string): Endpoint {
-    let made = this.#outside.get(text);
+    return this.#nobodys(text, range, () => rangeIdentity(range));
+  }
+
+  /** An address that was called by a listed name. */
+  named(text: string, name: string): Endpoint {
+    const listed = listedNames.find((one) => one.name === name);
+    if (listed === undefined) throw new RangeError(`no listed name ${name}`);
+    return this.#nobodys(text, name, () => nameIdentity(listed));
+  }
+
+  #nobodys(text: string, called: string, identify: () => Identity): Endpoint {
+    const key = `${text} ${called}`;
+    let made = this.#outside.get(key);
     if (made === undefined) {
-      made = lastingEndpoint({ ...this.#wire(text), agent: -1, uid: '' }, () => rangeIdentity(range));
-      this.#outside.set(text, made);
+      made = lastingEndpoint({ ...this.#wire(text), agent: -1, uid: '' }, identify);
+      this.#outside.set(key, made);
     }
     return made;
   }

@@ -2,6 +2,7 @@
 import { workloadId } from '../lib/inventory/ids.ts';
 import type { IdentityKind, Provenance } from '../schemas/closed-lists.ts';
 
+export type Zone = 'inside' | 'outside';
 export type Labels = Readonly<Record<string, string>>;
 
 /** Who somebody truly is. */
@@ -11,8 +12,9 @@ export interface Identity {
   readonly kind: IdentityKind;
   readonly cluster: string;
   readonly namespace: string;
-  /** Name of a service or range, empty otherwise. */
+  /** Name of a service, range or listed name, empty otherwise. */
   readonly name: string;
+  readonly zone: Zone;
   readonly labels: Labels;
   readonly provenance: Provenance;
 }
@@ -23,6 +25,7 @@ export const unknownIdentity: Identity = {
   cluster: '',
   namespace: '',
   name: '',
+  zone: 'inside',
   labels: {},
   provenance: 'none',
 };
@@ -45,13 +48,27 @@ export interface Endpoint {
   nextSinceMs: number;
   /** When this owner ends, as far as that is decided. */
   untilMs: number;
+  /** Who it is as long as nobody changes its labels. */
   readonly identify: () => Identity;
   identity: Identity | null;
+  /** Labels at a time, where they change; the same object as long as they are the ones it began with. */
+  readonly labelsAt: ((timeMs: number, first: Labels) => Labels) | null;
+  /** The identity after the last change that was asked about. */
+  relabelled: Identity | null;
 }
 
 export function identityOf(endpoint: Endpoint): Identity {
   endpoint.identity ??= endpoint.identify();
   return endpoint.identity;
+}
+
+export function identityAt(endpoint: Endpoint, timeMs: number): Identity {
+  const first = identityOf(endpoint);
+  if (endpoint.labelsAt === null) return first;
+  const labels = endpoint.labelsAt(timeMs, first.labels);
+  if (labels === first.labels) return first;
+  if (endpoint.relabelled?.labels !== labels) endpoint.relabelled = { ...first, labels };
+  return endpoint.relabelled;
 }
 
 export function ipv4Text(address: number): string {
@@ -72,6 +89,7 @@ export function ipv4Bytes(address: number): Buffer {
 export function lastingEndpoint(
   at: { address: Buffer; text: string; number: number; agent: number; uid: string },
   identify: () => Identity,
+  labelsAt: Endpoint['labelsAt'] = null,
 ): Endpoint {
   return {
     ...at,
@@ -81,6 +99,8 @@ export function lastingEndpoint(
     untilMs: Number.POSITIVE_INFINITY,
     identify,
     identity: null,
+    labelsAt,
+    relabelled: null,
   };
 }
 
@@ -94,6 +114,7 @@ export function workloadIdentity(
     cluster: of.cluster,
     namespace: of.namespace,
     name: '',
+    zone: 'inside',
     labels,
     provenance: of.kind === 'pod' ? 'pod' : of.kind === 'node' ? 'node' : 'host',
   };

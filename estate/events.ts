@@ -2,6 +2,7 @@
 import type {
   ClusterEvent,
   InventoryEvent,
+  NameEvent,
   NamespaceEvent,
   RangeEvent,
   ServiceEvent,
@@ -9,7 +10,15 @@ import type {
 } from '../schemas/inventory-event.ts';
 import { defaultNetwork } from '../schemas/inventory-event.ts';
 import { nodeName } from './agents.ts';
-import { platformNamespace, podCidr, ranges, serviceCidr } from './catalogue.ts';
+import {
+  componentLabel,
+  headless,
+  listedNames,
+  platformNamespace,
+  podCidr,
+  ranges,
+  serviceCidr,
+} from './catalogue.ts';
 import { bornMs } from './config.ts';
 import {
   machineAddress,
@@ -24,8 +33,9 @@ import { ipv4Text } from './ends.ts';
 import { decommissioned } from './planted.ts';
 import type { Pod, Pods } from './pods.ts';
 import { mix32 } from './random.ts';
+import { formerLabels, type Relabels, rawNamespaceLabels, rawPodLabels } from './relabel.ts';
 import { makeUid } from './uids.ts';
-import type { Cluster, MachineGroup, Service, World } from './world.ts';
+import type { Cluster, MachineGroup, Namespace, Service, World } from './world.ts';
 
 /** Begin of what is there from the beginning and never changes, ms. */
 const lastingSinceMs = bornMs - 400 * 86_400_000;
@@ -55,8 +65,50 @@ function serviceEvent(world: World, service: Service): ServiceEvent {
     annotations: {},
     selector: { 'app.kubernetes.io/name': service.deployment.name },
     addresses,
-    ports: [{ port: service.port, protocol: service.protocol, name: 'main' }],
+    ports: [
+      {
+        port: service.port,
+        protocol: service.protocol,
+        name: 'main',
+        ...(service.nodePort === 0 ? {} : { nodePort: service.nodePort }),
+      },
+    ],
     sinceMs: lastingSinceMs,
+  };
+}
+
+/** The one service without addresses: whoever asks for its name gets those of the pods. */
+function headlessServiceEvent(world: World, cluster: Cluster): ServiceEvent {
+  const { name, role } = headless;
+  return {
+    v: 1,
+    type: 'service',
+    cluster: cluster.name,
+    uid: makeUid('service', world.tag, 1, cluster.index),
+    name,
+    namespace: platformNamespace,
+    labels: { [componentLabel]: role, 'app.kubernetes.io/name': name },
+    annotations: {},
+    selector: { 'app.kubernetes.io/name': name },
+    addresses: [],
+    ports: [{ port: headless.port, protocol: 'TCP', name: 'main' }],
+    sinceMs: lastingSinceMs,
+  };
+}
+
+export function namespaceEvent(namespace: Namespace, relabels: Relabels): NamespaceEvent {
+  const changes = relabels.changesOf(namespace);
+  const raw = (change: (typeof changes)[number] | null) => ({
+    labels: rawNamespaceLabels(namespace, change),
+    annotations: {},
+  });
+  return {
+    v: 1,
+    type: 'namespace',
+    cluster: namespace.cluster.name,
+    name: namespace.name,
+    ...raw(changes.at(-1) ?? null),
+    ...formerLabels(changes, raw),
   };
 }
 
@@ -148,6 +200,9 @@ export function podEvent(pods: Pods, pod: Pod): WorkloadEvent {
   const deployment = pods.deploymentOf(pod.slot);
   const { cluster } = deployment.namespace;
   const until = Number.isFinite(pod.untilMs) ? { untilMs: pod.untilMs } : {};
+  const changes = pods.changesOf(pod.slot);
+  const raw = (change: (typeof changes)[number] | null) => rawPodLabels(deployment, change);
+  const { labels, annotations } = raw(changes.at(-1) ?? null);
   const suffix = mix32(pod.slot * 31 + pod.generation * 7919 + 1).toString(36);
   return {
     v: 1,
@@ -159,18 +214,19 @@ export function podEvent(pods: Pods, pod: Pod): WorkloadEvent {
     namespace: deployment.namespace.name,
     node: nodeName(cluster, pods.nodeOf(pod.place)),
     hostNetwork: false,
-    labels: { ...deployment.rawLabels },
-    annotations: { ...deployment.annotations },
+    labels: { ...labels },
+    annotations: { ...annotations },
     addresses: [
       { ip: ipv4Text(pods.addressOf(pod.place)), network: cluster.name, sinceMs: pod.sinceMs, ...until },
     ],
     sinceMs: pod.sinceMs,
     ...until,
+    ...formerLabels(changes, raw),
   };
 }
 
-/** All but pods: clusters, ranges, namespaces, services, nodes, machines. */
-export function* lastingEvents(world: World): Generator<InventoryEvent> {
+/** All but pods: clusters, ranges, names, namespaces, services, nodes, machines. */
+export function* lastingEvents(world: World, relabels: Relabels): Generator<InventoryEvent> {
   for (const cluster of world.clusters) yield clusterEvent(cluster);
   for (const { name, cidrs, zone, labels } of ranges) {
     const event: RangeEvent = {
@@ -184,20 +240,22 @@ export function* lastingEvents(world: World): Generator<InventoryEvent> {
     };
     yield event;
   }
-  for (const cluster of world.clusters) {
-    for (const namespace of cluster.namespaces) {
-      const event: NamespaceEvent = {
-        v: 1,
-        type: 'namespace',
-        cluster: cluster.name,
-        name: namespace.name,
-        labels: { ...namespace.rawLabels },
-        annotations: {},
-      };
-      yield event;
-    }
+  for (const { name, dns, zone, labels, addresses } of listedNames) {
+    const event: NameEvent = {
+      v: 1,
+      type: 'name',
+      name,
+      dns: [...dns],
+      zone,
+      labels: { ...labels },
+      addresses: addresses.map((ip) => ({ ip, network: defaultNetwork, sinceMs: lastingSinceMs })),
+    };
+    yield event;
   }
+  for (const cluster of world.clusters)
+    for (const namespace of cluster.namespaces) yield namespaceEvent(namespace, relabels);
   for (const service of world.services) yield serviceEvent(world, service);
+  for (const cluster of world.clusters) yield headlessServiceEvent(world, cluster);
   for (const cluster of world.clusters) {
     for (let node = 0; node < cluster.nodeCount; node++) yield nodeEvent(world, cluster, node);
   }

@@ -59,11 +59,11 @@ class AvroWriter {
     this.#at += bytes.length;
   }
 
-  /** A non-negative int or long: zigzag doubles it, then 7 bits a byte, low first. */
+  /** An int or long: zigzag makes it non-negative, then 7 bits a byte, low first. */
   long(value: number): void {
     const buffer = this.#buffer;
     let at = this.#at;
-    let rest = value * 2;
+    let rest = value < 0 ? -value * 2 - 1 : value * 2;
     while (rest > 0x7fffffff) {
       buffer[at++] = (rest % 128) | 128;
       rest = Math.floor(rest / 128);
@@ -292,10 +292,12 @@ export function* encodedBatches(
     writer.text(agent.node);
     writer.text(agent.network);
     writer.text('estate');
-    writer.long(fromMs);
-    writer.long(fromMs + options.intervalMs);
+    writer.long(fromMs + agent.clock.skewMs);
+    writer.long(fromMs + agent.clock.skewMs + options.intervalMs);
     writer.long(0);
     writer.long(1);
+    writer.long(agent.clock.offsetMs);
+    writer.long(agent.clock.errorMs);
     writer.reserve(outlook.strings.length + 16 + flowCount * maxFlowBytes);
     writer.raw(outlook.strings);
     writer.long(flowCount);

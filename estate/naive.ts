@@ -4,7 +4,13 @@
  */
 import { parseCidr, parseWireAddress, toMapped } from '../lib/net/address.ts';
 import type { Reason, Verdict } from '../schemas/closed-lists.ts';
-import type { InventoryEvent, ServiceEvent, WorkloadEvent } from '../schemas/inventory-event.ts';
+import type {
+  InventoryEvent,
+  NameEvent,
+  NamespaceEvent,
+  ServiceEvent,
+  WorkloadEvent,
+} from '../schemas/inventory-event.ts';
 import type { Actor, PolicyDocument, Profile, Rule } from '../schemas/policy.ts';
 
 export interface NaiveEnd {
@@ -14,6 +20,23 @@ export interface NaiveEnd {
   readonly name: string;
   readonly uid: string;
   readonly labels: Readonly<Record<string, string>>;
+}
+
+/** What else a destination is told by. */
+export interface NaiveCall {
+  readonly port: number;
+  readonly protocol: number;
+  readonly dnsName: string;
+}
+
+type Owner = WorkloadEvent | ServiceEvent | NameEvent;
+
+/** Labels and annotations at a time: of those it had formerly, the first that ended later. */
+function givenAt(
+  event: WorkloadEvent | ServiceEvent | NamespaceEvent,
+  timeMs: number,
+): { readonly labels: Record<string, string>; readonly annotations: Record<string, string> } {
+  return (event.former ?? []).find(({ untilMs }) => untilMs > timeMs) ?? event;
 }
 
 export interface NaiveVerdict {
@@ -57,29 +80,34 @@ function globMatches(glob: string, text: string): boolean {
 }
 
 export class NaiveInventory {
-  readonly #namespaces = new Map<string, Readonly<Record<string, string>>>();
+  readonly #namespaces = new Map<string, NamespaceEvent>();
   readonly #clusters = new Map<string, readonly string[]>();
   readonly #ranges: Extract<InventoryEvent, { type: 'range' }>[] = [];
-  readonly #owners = new Map<string, Map<string, WorkloadEvent | ServiceEvent>>();
+  readonly #names: NameEvent[] = [];
+  readonly #services = new Map<string, ServiceEvent>();
+  readonly #owners = new Map<string, Map<string, Owner>>();
 
   /** Takes an event; the newest of a uid counts. */
   add(event: InventoryEvent): void {
-    if (event.type === 'namespace') this.#namespaces.set(`${event.cluster}/${event.name}`, event.labels);
+    if (event.type === 'namespace') this.#namespaces.set(`${event.cluster}/${event.name}`, event);
     else if (event.type === 'cluster')
       this.#clusters.set(event.cluster, [...event.podCidrs, ...event.serviceCidrs]);
     else if (event.type === 'range') this.#ranges.push(event);
-    else if (event.type === 'workload' || event.type === 'service') {
+    else if (event.type === 'workload' || event.type === 'service' || event.type === 'name') {
+      const uid = event.type === 'name' ? `name ${event.name}` : event.uid;
+      if (event.type === 'name') this.#names.push(event);
+      if (event.type === 'service') this.#services.set(uid, event);
       for (const { network, ip } of event.addresses) {
         const key = `${network}|${ip}`;
-        const owners = this.#owners.get(key) ?? new Map<string, WorkloadEvent | ServiceEvent>();
-        owners.set(event.uid, event);
+        const owners = this.#owners.get(key) ?? new Map<string, Owner>();
+        owners.set(uid, event);
         this.#owners.set(key, owners);
       }
     }
   }
 
   /** Who had the address at the time: whoever else claims it too is listed as well. */
-  holders(network: string, ip: string, timeMs: number): (WorkloadEvent | ServiceEvent)[] {
+  holders(network: string, ip: string, timeMs: number): Owner[] {
     const owners = this.#owners.get(`${network}|${ip}`);
     return [...(owners?.values() ?? [])].filter((owner) =>
       owner.addresses.some(
@@ -100,8 +128,14 @@ export class NaiveInventory {
     ).length;
   }
 
-  /** Names an address seen from a network. @throws {Error} where two have it at once */
-  name(network: string, ip: string, timeMs: number, profiles: readonly Profile[]): NaiveEnd {
+  /** Names an address seen from a network; of a destination, by the call as well. @throws {Error} where two have it at once */
+  name(
+    network: string,
+    ip: string,
+    timeMs: number,
+    profiles: readonly Profile[],
+    call: NaiveCall | null = null,
+  ): NaiveEnd {
     const own = this.#clusters.get(network);
     const inCluster = own?.some((block) => prefixMatch(ip, block) >= 0) === true;
     const places = own === undefined || inCluster ? [network] : [network, 'default'];
@@ -109,23 +143,55 @@ export class NaiveInventory {
       const holders = this.holders(place, ip, timeMs);
       if (holders.length > 1) throw new Error(`${ip} in ${place} has ${holders.length} owners at ${timeMs}`);
       const [holder] = holders;
-      if (holder !== undefined) return this.#named(holder, profiles);
+      if (holder !== undefined)
+        return this.#named(this.#behindNodePort(holder, call) ?? holder, timeMs, profiles);
     }
-    return inCluster ? unknownEnd : this.#range(ip);
+    if (inCluster) return unknownEnd;
+    return this.#byName(call?.dnsName ?? '') ?? this.#range(ip);
   }
 
-  #named(owner: WorkloadEvent | ServiceEvent, profiles: readonly Profile[]): NaiveEnd {
+  /** The service that a node stands for on the port that was called. */
+  #behindNodePort(holder: Owner, call: NaiveCall | null): ServiceEvent | undefined {
+    if (call === null || holder.type !== 'workload' || holder.kind !== 'node') return undefined;
+    return [...this.#services.values()].find(
+      ({ cluster, ports }) =>
+        cluster === holder.cluster &&
+        ports.some(
+          ({ nodePort, protocol }) =>
+            nodePort === call.port && protocol.toLowerCase() === protocolNames[call.protocol],
+        ),
+    );
+  }
+
+  /** Of the listed names that match, the most particular one's. */
+  #byName(dnsName: string): NaiveEnd | null {
+    let best: { readonly length: number; readonly end: NaiveEnd } | null = null;
+    for (const { name, dns, labels } of this.#names) {
+      for (const listed of dns) {
+        const matches = listed.startsWith('*.') ? dnsName.endsWith(listed.slice(1)) : dnsName === listed;
+        if (matches && listed.length > (best?.length ?? 0))
+          best = { length: listed.length, end: { ...unknownEnd, kind: 'name', name, labels } };
+      }
+    }
+    return best?.end ?? null;
+  }
+
+  #named(owner: Owner, timeMs: number, profiles: readonly Profile[]): NaiveEnd {
+    if (owner.type === 'name') return { ...unknownEnd, kind: 'name', name: owner.name, labels: owner.labels };
     const kind = owner.type === 'service' ? 'service' : owner.kind;
     const { cluster, namespace, uid } = owner;
     const name = owner.type === 'service' ? owner.name : '';
-    return { kind, cluster, namespace, name, uid, labels: this.labels(owner, kind, profiles) };
+    return { kind, cluster, namespace, name, uid, labels: this.labels(owner, kind, timeMs, profiles) };
   }
 
   labels(
     owner: WorkloadEvent | ServiceEvent,
     kind: string,
+    timeMs: number,
     profiles: readonly Profile[],
   ): Record<string, string> {
+    const given = givenAt(owner, timeMs);
+    const namespace = this.#namespaces.get(`${owner.cluster}/${owner.namespace}`);
     const profile = profiles.find(
       ({ match }) =>
         (match.kind === undefined || match.kind.some((one) => one === kind)) &&
@@ -135,18 +201,18 @@ export class NaiveInventory {
     if (profile === undefined) return {};
     const labels: Record<string, string> = { ...profile.default };
     for (const { key, from, values } of profile.map ?? []) {
-      const namespaceLabels = this.#namespaces.get(`${owner.cluster}/${owner.namespace}`) ?? {};
+      const namespaceLabels = namespace === undefined ? {} : givenAt(namespace, timeMs).labels;
       const raw =
         'label' in from
-          ? owner.labels[from.label]
+          ? given.labels[from.label]
           : 'namespaceLabel' in from
             ? namespaceLabels[from.namespaceLabel]
-            : owner.annotations[from.annotation];
+            : given.annotations[from.annotation];
       const value = raw === undefined ? undefined : values === undefined ? raw : values[raw];
       if (value !== undefined) labels[key] = value;
     }
     for (const [key, permitted] of Object.entries(profile.allow ?? {})) {
-      const asked = owner.annotations[`eastwest.io/${key}`];
+      const asked = given.annotations[`eastwest.io/${key}`];
       if (asked !== undefined && (permitted.length === 0 || permitted.includes(asked))) labels[key] = asked;
     }
     return { ...labels, ...profile.assign };
@@ -175,7 +241,10 @@ const protocolNames: Readonly<Record<number, string>> = {
   132: 'sctp',
 };
 
-function selected(selector: Readonly<Record<string, string | string[]>>, end: NaiveEnd): boolean {
+/** Who somebody is matters to rules only in kind, place and labels. */
+type Judged = Pick<NaiveEnd, 'kind' | 'cluster' | 'namespace' | 'labels'>;
+
+function selected(selector: Readonly<Record<string, string | string[]>>, end: Judged): boolean {
   return Object.entries(selector).every(([key, wanted]) => {
     const { kind, cluster, namespace } = end;
     const value = { kind, cluster, namespace }[key] ?? end.labels[key];
@@ -183,7 +252,7 @@ function selected(selector: Readonly<Record<string, string | string[]>>, end: Na
   });
 }
 
-function isActor(actor: Actor, end: NaiveEnd, ip: string, policy: PolicyDocument): boolean {
+function isActor(actor: Actor, end: Judged, ip: string, policy: PolicyDocument): boolean {
   if ('any' in actor) return true;
   if ('labels' in actor) return selected(actor.labels, end);
   const cidrs =
@@ -220,8 +289,8 @@ function coversPort(rule: Rule, port: number, protocol: number, policy: PolicyDo
 export function naiveVerdict(
   policy: PolicyDocument,
   nowMs: number,
-  source: NaiveEnd & { readonly ip: string },
-  destination: NaiveEnd & { readonly ip: string },
+  source: Judged & { readonly ip: string },
+  destination: Judged & { readonly ip: string },
   port: number,
   protocol: number,
 ): NaiveVerdict {

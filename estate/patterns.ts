@@ -130,6 +130,8 @@ export interface Pattern {
   readonly outcome: Outcome;
   /** Verdict of the destination's report where it sees the node instead of the pod; null where nobody reports so. */
   readonly masqueraded: Outcome | null;
+  /** The node whose address the destination sees as source, where it is not the one that the calling pod is on. */
+  readonly entryNode: Endpoint | null;
   readonly reportedBy: 'either' | 'source' | 'destination';
   readonly dropped: boolean;
   readonly dnsName: string;
@@ -140,6 +142,7 @@ type Optional =
   | 'frontPort'
   | 'frontAt'
   | 'masqueraded'
+  | 'entryNode'
   | 'reportedBy'
   | 'dropped'
   | 'dnsName'
@@ -159,6 +162,7 @@ export function pattern(of: Omit<Pattern, Optional> & Partial<Pick<Pattern, Opti
     frontPort: 0,
     frontAt: 'none',
     masqueraded: null,
+    entryNode: null,
     reportedBy: 'either',
     dropped: false,
     dnsName: '',

@@ -1,6 +1,8 @@
 /** Connections that should not be there: planted, few, recurring, each with what the pipeline has to say about it. */
+import { machineGroups } from './catalogue.ts';
 import type { Directory } from './directory.ts';
 import type { Labels } from './ends.ts';
+import { edgeOf } from './indirect.ts';
 import {
   type Outcome,
   type Party,
@@ -10,23 +12,23 @@ import {
   udp,
   unexplained,
 } from './patterns.ts';
-import type { Deployment, MachineGroup, World } from './world.ts';
+import type { Cluster, Deployment, MachineGroup, World } from './world.ts';
 
 export interface PlantedConnection {
   readonly id: string;
   readonly title: string;
   readonly severity: 'critical' | 'high' | 'medium';
   readonly source: {
-    readonly kind: 'pod' | 'vm' | 'host';
+    readonly kind: 'pod' | 'node' | 'vm' | 'host';
     readonly cluster: string;
     readonly namespace: string;
-    /** Name of the deployment or group; its pods change. */
+    /** Name of the deployment or group, empty for nodes; its pods change. */
     readonly workload: string;
     readonly labels: Labels;
   };
   readonly destination: {
     readonly kind: string;
-    /** Named range, service or machine group; empty where nobody knows it. */
+    /** Named range, listed name, service or machine group; empty where nobody knows it. */
     readonly name: string;
     readonly address: string;
     readonly labels: Labels;
@@ -44,7 +46,7 @@ export interface Planted {
 }
 
 interface Scenario extends Pick<PlantedConnection, 'id' | 'title' | 'severity' | 'reason' | 'leavesEstate'> {
-  readonly from: Deployment | MachineGroup | undefined;
+  readonly from: From | undefined;
   readonly to: Party | undefined;
   readonly toKind: string;
   readonly toName: string;
@@ -84,6 +86,12 @@ function scenarios(world: World, directory: Directory): Scenario[] {
   const elsewhere = world.clusters.at(-1)?.name;
   const sandbox = world.deployments.find((d) => d.name === 'notebook');
   const batch = pods('dev', 'batch');
+  const [main] = world.clusters;
+  const edge = main === undefined ? null : edgeOf(main);
+  const listed = (text: string, name: string): Party => ({
+    type: 'fixed',
+    endpoints: [directory.named(text, name)],
+  });
   return [
     {
       id: 'dev-batch-to-mainframe-telnet',
@@ -206,7 +214,89 @@ function scenarios(world: World, directory: Directory): Scenario[] {
       shape: 'probe',
       dnsName: 'irc.node-7.example',
     },
+    {
+      id: 'card-network',
+      title: 'A web pod speaks to the card network itself, past the gateway',
+      severity: 'high',
+      reason: 'no-rule',
+      leavesEstate: true,
+      from: pods('prod', 'web'),
+      to: listed('192.0.2.60', 'card-network'),
+      toKind: 'name',
+      toName: 'card-network',
+      port: 8583,
+      shape: 'stream',
+      dnsName: 'switch.cardnet.example',
+    },
+    {
+      id: 'node-to-internet',
+      title: 'Something on a node fetches from an internet address without encryption',
+      severity: 'high',
+      reason: 'no-rule',
+      leavesEstate: true,
+      from: main,
+      to: outside('203.0.113.80', 'internet'),
+      toKind: 'range',
+      toName: 'internet',
+      port: 80,
+      shape: 'http',
+    },
+    {
+      id: 'backup-to-node',
+      title: 'A backup machine logs into a Kubernetes node',
+      severity: 'medium',
+      reason: 'no-rule',
+      leavesEstate: false,
+      from: group('backup'),
+      to: main && { type: 'fixed', endpoints: [directory.node(main, 0)] },
+      toKind: 'node',
+      toName: '',
+      port: 22,
+      shape: 'stream',
+    },
+    {
+      id: 'edge-by-node-port',
+      title: 'An application server calls the edge by the port of a node, past its load balancer',
+      severity: 'medium',
+      reason: 'port-not-covered',
+      leavesEstate: false,
+      from: world.groups[machineGroups.length],
+      to:
+        edge === null
+          ? undefined
+          : {
+              type: 'fixed',
+              endpoints: [directory.nodePort(edge, edge.deployment.namespace.cluster.nodeCount - 1)],
+            },
+      toKind: 'service',
+      toName: edge?.name ?? '',
+      port: edge?.nodePort ?? 0,
+      shape: 'http',
+    },
   ];
+}
+
+type From = Deployment | MachineGroup | Cluster;
+
+function partyOf(from: From): Party {
+  if ('namespace' in from) return { type: 'pods', deployment: from };
+  return 'nodeLabels' in from ? { type: 'nodes', cluster: from } : { type: 'machines', group: from };
+}
+
+function sourceAbout(from: From): PlantedConnection['source'] {
+  if ('namespace' in from) {
+    const { namespace, name, labels } = from;
+    return {
+      kind: 'pod',
+      cluster: namespace.cluster.name,
+      namespace: namespace.name,
+      workload: name,
+      labels,
+    };
+  }
+  if ('nodeLabels' in from)
+    return { kind: 'node', cluster: from.name, namespace: '', workload: '', labels: from.nodeLabels };
+  return { kind: from.kind, cluster: '', namespace: from.name, workload: from.name, labels: from.labels };
 }
 
 /** The planted connections that a world of this size has the parts for. */
@@ -217,7 +307,6 @@ export function makePlanted(world: World, directory: Directory): Planted[] {
     if (from === undefined || to?.type !== 'fixed') continue;
     const [target] = to.endpoints;
     if (target === undefined) continue;
-    const isPod = 'namespace' in from;
     const protocol = one.protocol ?? 'tcp';
     const dnsName = one.dnsName ?? '';
     list.push({
@@ -225,13 +314,7 @@ export function makePlanted(world: World, directory: Directory): Planted[] {
         id: one.id,
         title: one.title,
         severity: one.severity,
-        source: {
-          kind: isPod ? 'pod' : from.kind,
-          cluster: isPod ? from.namespace.cluster.name : '',
-          namespace: isPod ? from.namespace.name : from.name,
-          workload: from.name,
-          labels: from.labels,
-        },
+        source: sourceAbout(from),
         destination: {
           kind: one.toKind,
           name: one.toName,
@@ -245,7 +328,7 @@ export function makePlanted(world: World, directory: Directory): Planted[] {
         leavesEstate: one.leavesEstate,
       },
       pattern: pattern({
-        source: isPod ? { type: 'pods', deployment: from } : { type: 'machines', group: from },
+        source: partyOf(from),
         destination: to,
         port: one.port,
         weight: 0,

@@ -6,6 +6,7 @@
 import { quantumMs } from './config.ts';
 import { type Endpoint, ipv4, ipv4Bytes, ipv4Text, workloadIdentity } from './ends.ts';
 import { mix32, Random } from './random.ts';
+import type { PodRelabel, Relabels } from './relabel.ts';
 import { makeUid } from './uids.ts';
 import type { Cluster, Deployment, World } from './world.ts';
 
@@ -59,6 +60,9 @@ export class Pods {
   readonly #untilMs: Float64Array;
   readonly #alive: Uint8Array;
   readonly #endpoints: (Endpoint | undefined)[];
+  readonly #relabels: Relabels;
+  /** How the labels of the pod in a slot were changed, oldest first. */
+  readonly #changes: (PodRelabel[] | undefined)[];
   readonly #clusterOfPlace: (place: number) => Cluster;
   /** Deaths and births to come, unordered; few. */
   #deaths: PodChange[] = [];
@@ -69,12 +73,14 @@ export class Pods {
   /** @param bornMs begin of the first pods @param adopted what an earlier run left, which goes on at `startMs` */
   constructor(
     world: World,
+    relabels: Relabels,
     churn: ChurnOptions,
     bornMs: number,
     startMs: number,
     adopted: readonly AdoptedPod[],
   ) {
     this.world = world;
+    this.#relabels = relabels;
     this.#churn = churn;
     this.#random = new Random(world.seed, `churn/${adopted.length === 0 ? '' : startMs}`);
     this.#deployments = world.deployments;
@@ -89,6 +95,7 @@ export class Pods {
     this.#untilMs = new Float64Array(count).fill(forever);
     this.#alive = new Uint8Array(count).fill(1);
     this.#endpoints = new Array<Endpoint | undefined>(count);
+    this.#changes = new Array<PodRelabel[] | undefined>(count);
     this.#clusterOfPlace = (place) => {
       for (const cluster of world.clusters) if (place < cluster.firstSlot + cluster.slotCount) return cluster;
       throw new RangeError(`no place ${place}`);
@@ -173,6 +180,19 @@ export class Pods {
     return this.#alive[slot] === 1;
   }
 
+  changesOf(slot: number): readonly PodRelabel[] {
+    return this.#changes[slot] ?? [];
+  }
+
+  /** Changes the labels of a slot's living pod; false where none lives. */
+  relabel(slot: number, to: PodRelabel): boolean {
+    if (this.#alive[slot] !== 1) return false;
+    const { untilMs } = this.endpoint(slot);
+    if (untilMs <= to.sinceMs) return false;
+    this.#changes[slot]?.push(to);
+    return true;
+  }
+
   uidOf(pod: Pick<Pod, 'slot' | 'generation'>): string {
     return makeUid('pod', this.world.tag, pod.generation, pod.slot);
   }
@@ -184,7 +204,10 @@ export class Pods {
 
   #makeEndpoint(slot: number, previousUntilMs: number): Endpoint {
     const place = this.#place[slot] ?? 0;
-    const { namespace, labels } = this.deploymentOf(slot);
+    const deployment = this.deploymentOf(slot);
+    const { namespace, labels } = deployment;
+    const changes: PodRelabel[] = [];
+    this.#changes[slot] = changes;
     const address = this.addressOf(place);
     const uid = this.uidOf({ slot, generation: this.#generation[slot] ?? 0 });
     const cluster = namespace.cluster;
@@ -201,6 +224,8 @@ export class Pods {
       identify: () =>
         workloadIdentity({ cluster: cluster.name, kind: 'pod', uid, namespace: namespace.name }, labels),
       identity: null,
+      labelsAt: this.#relabels.labelsAt(deployment, changes),
+      relabelled: null,
     };
     this.#endpoints[slot] = endpoint;
     return endpoint;

@@ -6,7 +6,7 @@ import { type Connection, Connections, type DrawContext, type View } from './con
 import { icmp, type Pattern, tcp } from './patterns.ts';
 import type { Planted } from './planted.ts';
 import { Random, WeightedChoice } from './random.ts';
-import { type Truth, truthOf } from './truth.ts';
+import { type Judge, type Truth, truthOf } from './truth.ts';
 
 /** Batches of one moment, and the truth about each of their flows in the same order (empty where it was not asked for). */
 export interface Reports {
@@ -62,6 +62,7 @@ export class Traffic {
   readonly #random: Random;
   readonly #plantedRandom: Random;
   readonly #planted: { readonly pattern: Pattern; nextMs: number }[];
+  readonly #judge: Judge;
   readonly #bootId: string;
   readonly #startMs: number;
   /** Views that each agent has yet to report, and its last sequence. */
@@ -79,8 +80,10 @@ export class Traffic {
     planted: readonly Planted[],
     options: EstateOptions,
     seed: string,
+    judge: Judge,
   ) {
     this.#options = options;
+    this.#judge = judge;
     this.#agents = context.agents;
     this.#patterns = patterns;
     this.#choice = new WeightedChoice(patterns.map((one) => one.weight));
@@ -155,8 +158,7 @@ export class Traffic {
         this.#connections.hold(view);
       }
       // What has only just begun waits for the next report: two of one second could not be told apart.
-      const isNew =
-        view.reportedToMs < 0 && Math.floor(connection.startMs / 1000) === Math.floor(toMs / 1000);
+      const isNew = view.reportedToMs < 0 && isSameSecond(agent, connection.startMs, toMs);
       if (!(lasts && isNew)) due.push(view);
     }
     for (let first = 0; first < due.length; first += flowsPerBatchLimit)
@@ -186,12 +188,12 @@ export class Traffic {
       node: agent.node,
       network: agent.network,
       sourceKind: 'estate',
-      observedFromMs: fromMs,
-      observedToMs: toMs,
+      observedFromMs: fromMs + agent.clock.skewMs,
+      observedToMs: toMs + agent.clock.skewMs,
       sourceDroppedCount: 0,
       samplingRate: 1,
-      clockOffsetMs: 0,
-      clockErrorMs: -1,
+      clockOffsetMs: agent.clock.offsetMs,
+      clockErrorMs: agent.clock.errorMs,
       strings: strings.list,
       flows,
     });
@@ -211,9 +213,11 @@ export class Traffic {
         destinationHinted: view.hinted && view.side === 'destination',
         protocol: view.connection.pattern.protocol,
         startMs,
+        shiftMs: agent.clock.skewMs - agent.clock.offsetMs,
         outcome: view.outcome,
       },
       this.#options.clockToleranceMs,
+      this.#judge,
     );
   }
 
@@ -258,6 +262,12 @@ export class Traffic {
       destinationHint: view.hinted && view.side === 'destination' ? strings.index(view.destination.uid) : 0,
     };
   }
+}
+
+/** Whether two true times are in one second of the time that the pipeline goes by. */
+function isSameSecond({ clock }: Agent, oneMs: number, otherMs: number): boolean {
+  const shiftMs = clock.skewMs - clock.offsetMs;
+  return Math.floor((oneMs + shiftMs) / 1000) === Math.floor((otherMs + shiftMs) / 1000);
 }
 
 /** TCP flags (SYN 2, ACK 16, PSH 8, FIN 1) or the ICMP type (echo) times 256. */

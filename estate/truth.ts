@@ -1,6 +1,6 @@
 /** The truth about a flow, in the terms in which the pipeline has to tell it. */
 import type { Certainty, IdentityKind, Provenance, Reason, Side, Verdict } from '../schemas/closed-lists.ts';
-import { type Endpoint, identityOf, type Labels } from './ends.ts';
+import { type Endpoint, type Identity, identityAt, identityOf, type Labels, type Zone } from './ends.ts';
 import type { Outcome } from './patterns.ts';
 
 export interface Truth {
@@ -12,8 +12,10 @@ export interface Truth {
   readonly dstPort: number;
   readonly protocol: number;
   readonly side: Side;
-  /** Begin of what the flow reports, whole seconds since the epoch. */
+  /** Begin of what the flow reports, by the agent's clock less what the agent knows it to be off: whole seconds since the epoch. */
   readonly startSecond: number;
+  /** When that truly was, ms since the epoch. */
+  readonly trueStartMs: number;
   /** `workloads.id`; 0n for services, ranges and the unknown. */
   readonly srcWorkload: bigint;
   readonly dstWorkload: bigint;
@@ -25,9 +27,11 @@ export interface Truth {
   readonly dstCluster: string;
   readonly srcNamespace: string;
   readonly dstNamespace: string;
-  /** Name of the service or range; empty otherwise. */
+  /** Name of the service, range or listed name; empty otherwise. */
   readonly srcName: string;
   readonly dstName: string;
+  readonly srcZone: Zone;
+  readonly dstZone: Zone;
   readonly srcProvenance: Provenance;
   readonly dstProvenance: Provenance;
   readonly srcCertainty: Certainty;
@@ -58,13 +62,34 @@ export interface Seen {
   readonly destinationPort: number;
   readonly destinationHinted: boolean;
   readonly protocol: number;
+  /** True begin, ms since the epoch. */
   readonly startMs: number;
+  /** What is to be added to that for the time that the pipeline goes by, ms. */
+  readonly shiftMs: number;
+  /** As it is meant to be, while both ends have the labels they began with. */
   readonly outcome: Outcome;
 }
 
-export function truthOf(seen: Seen, toleranceMs: number): Truth {
-  const src = identityOf(seen.source);
-  const dst = identityOf(seen.destination);
+/** Reads the policy about two ends, of whatever labels. */
+export type Judge = (
+  src: Identity & { readonly ip: string },
+  dst: Identity & { readonly ip: string },
+  port: number,
+  protocol: number,
+) => Outcome;
+
+export function truthOf(seen: Seen, toleranceMs: number, judge: Judge): Truth {
+  const src = identityAt(seen.source, seen.startMs);
+  const dst = identityAt(seen.destination, seen.startMs);
+  const isAsMeant = src === seen.source.identity && dst === seen.destination.identity;
+  const { verdict, reason, ruleset, rule } = isAsMeant
+    ? seen.outcome
+    : judge(
+        { ...src, ip: seen.source.text },
+        { ...dst, ip: seen.destination.text },
+        seen.destinationPort,
+        seen.protocol,
+      );
   return {
     agent: seen.agent,
     srcIp: seen.source.text,
@@ -73,7 +98,8 @@ export function truthOf(seen: Seen, toleranceMs: number): Truth {
     dstPort: seen.destinationPort,
     protocol: seen.protocol,
     side: seen.side,
-    startSecond: Math.floor(seen.startMs / 1000),
+    startSecond: Math.floor((seen.startMs + seen.shiftMs) / 1000),
+    trueStartMs: seen.startMs,
     srcWorkload: src.workload,
     dstWorkload: dst.workload,
     srcLabels: src.labels,
@@ -86,13 +112,15 @@ export function truthOf(seen: Seen, toleranceMs: number): Truth {
     dstNamespace: dst.namespace,
     srcName: src.name,
     dstName: dst.name,
+    srcZone: src.zone,
+    dstZone: dst.zone,
     srcProvenance: src.provenance,
     dstProvenance: dst.provenance,
     srcCertainty: certaintyOf(seen.source, seen.startMs, toleranceMs, seen.sourceHinted),
     dstCertainty: certaintyOf(seen.destination, seen.startMs, toleranceMs, seen.destinationHinted),
-    verdict: seen.outcome.verdict,
-    reason: seen.outcome.reason,
-    ruleset: seen.outcome.ruleset,
-    rule: seen.outcome.rule,
+    verdict,
+    reason,
+    ruleset,
+    rule,
   };
 }

@@ -72,6 +72,8 @@ export interface Service {
   /** IPv4 as integers; 0 where there is none. */
   readonly clusterIp: number;
   readonly loadBalancerIp: number;
+  /** Port on every node of its cluster; 0 where there is none. */
+  readonly nodePort: number;
   readonly labels: Labels;
   readonly rawLabels: Labels;
 }
@@ -107,6 +109,9 @@ export interface World {
 /** Annotation values that ask for labels, and which a profile grants; see `policy.ts`. */
 export const dataClasses = ['public', 'internal', 'confidential'] as const;
 export const defaultDataClass = 'internal';
+
+/** Begin of what Kubernetes gives out; above it the ports that clients choose begin. */
+const firstNodePort = 30_000;
 
 interface Replicas {
   readonly deployment: Deployment;
@@ -244,6 +249,8 @@ class Builder {
       protocol: spec.protocol,
       clusterIp: (ipv4(10, 96, 0, 0) + number) >>> 0,
       loadBalancerIp: spec.loadBalancer ? (ipv4(10, 30, 0, 10) + this.#loadBalancers++) >>> 0 : 0,
+      // The clusters count alike, so that equal ports are different services.
+      nodePort: spec.loadBalancer ? firstNodePort + number : 0,
       labels: spec.labels,
       rawLabels: deployment.rawLabels,
     };
