@@ -69,13 +69,16 @@ export function localUrl(at: { readonly host: string; readonly port: number }): 
   return `http://${host.includes(':') ? `[${host}]` : host}:${at.port}`;
 }
 
-/** The inventory sources under `up`: those of the operator, and this host itself. */
-function kubelinkSources(config: AllConfig): AllConfig['kubelink']['sources'] {
+type InventorySource = AllConfig['kubelink']['sources'][number];
+
+/** The inventory sources under `up`: those of the operator, this host itself, and what is put over HTTP. */
+function kubelinkSources(config: AllConfig): Partial<InventorySource>[] {
   const { sources } = config.kubelink;
-  const hasHost = sources.some((source) => source.kind === 'local-host');
-  return hasHost
-    ? sources
-    : [...sources, { kind: 'local-host', network: config.agent.network, intervalMs: 10_000 }];
+  const added: Partial<InventorySource>[] = [
+    { kind: 'local-host', network: config.agent.network },
+    { kind: 'api' },
+  ];
+  return [...sources, ...added.filter(({ kind }) => sources.every((source) => source.kind !== kind))];
 }
 
 /** Longest reporting interval of this host's own agent, ms: whoever looks at the page wants to see what they just did. */

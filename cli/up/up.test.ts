@@ -58,15 +58,20 @@ describe('what up runs', () => {
     assert.ok(plan.ports.every(({ option }) => !option.startsWith('store.')));
   });
 
-  test('this host is in the inventory, beside what is configured, once', () => {
+  test('this host and what is put over HTTP are in the inventory, beside what is configured, once', () => {
     const sourcesOf = (sets: string[]) => {
       const argv = planOf(sets).processes.find(({ name }) => name === 'kubelink')!.argv;
       const text = argv.find((argument) => argument.startsWith('kubelink.sources='))!;
       return JSON.parse(text.slice('kubelink.sources='.length)).map(({ kind }: { kind: string }) => kind);
     };
-    assert.deepEqual(sourcesOf([]), ['local-host']);
-    assert.deepEqual(sourcesOf(['kubelink.sources=[{kind: hosts, path: h}]']), ['hosts', 'local-host']);
-    assert.deepEqual(sourcesOf(['kubelink.sources=[{kind: local-host, network: n}]']), ['local-host']);
+    assert.deepEqual(sourcesOf([]), ['local-host', 'api']);
+    assert.deepEqual(sourcesOf(['kubelink.sources=[{kind: hosts, path: h}]']), [
+      'hosts',
+      'local-host',
+      'api',
+    ]);
+    const own = '[{kind: local-host, network: n}, {kind: api, maxWorkloadCount: 7}]';
+    assert.deepEqual(sourcesOf([`kubelink.sources=${own}`]), ['local-host', 'api']);
   });
 
   test('the token goes to the agents by their environment, never by arguments that everybody can see', () => {

@@ -13,11 +13,13 @@ import { handleErrors } from './errors.ts';
 import { type QueryMetrics, queryMetrics } from './metrics.ts';
 import type { SqlServer } from './people/sql.ts';
 import { Problem } from './problem.ts';
+import type { PutWriter } from './put/writer.ts';
 import { coverageRoutes } from './routes/coverage.ts';
 import { edgeRoutes } from './routes/edges.ts';
 import { inventoryRoutes } from './routes/inventory.ts';
 import { ledgerRoutes } from './routes/ledger.ts';
 import { probeRoutes } from './routes/probes.ts';
+import { putWorkloadsRoute } from './routes/put-workloads.ts';
 import { sqlRoutes } from './routes/sql.ts';
 
 export interface QueryAppOptions {
@@ -30,6 +32,8 @@ export interface QueryAppOptions {
   readonly minuteDays: number;
   readonly registry: Registry;
   readonly log: Logger;
+  /** Takes what is put; absent where nothing may be. */
+  readonly putWriter?: PutWriter;
   readonly nowMs?: () => number;
 }
 
@@ -107,6 +111,7 @@ export async function buildQueryApp(options: QueryAppOptions): Promise<FastifyIn
   edgeRoutes(app, context);
   coverageRoutes(app, context);
   inventoryRoutes(app, context);
+  putWorkloadsRoute(app, { config, writer: options.putWriter, nowMs });
   ledgerRoutes(app, context);
   sqlRoutes(app, { server: options.sqlServer, limits: config.sql, metrics });
   probeRoutes(app, { store, registry });

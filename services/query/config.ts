@@ -43,6 +43,37 @@ export const SqlLimits = Type.Object(
 );
 export type SqlLimits = Static<typeof SqlLimits>;
 
+export const PutLimits = Type.Object(
+  {
+    maxWorkloads: Type.Integer({
+      default: 50_000,
+      minimum: 1,
+      maximum: 1_000_000,
+      description: 'Most workloads in one request.',
+    }),
+    maxBodyBytes: Type.Integer({
+      default: 32 * 1024 * 1024,
+      minimum: 1024,
+      maximum: 256 * 1024 * 1024,
+      description: 'Longest body of a request, in bytes.',
+    }),
+    maxConcurrent: Type.Integer({
+      default: 4,
+      minimum: 1,
+      maximum: 100,
+      description: 'Most requests at once; one more is answered with 429.',
+    }),
+    timeoutMs: Type.Integer({
+      default: 20_000,
+      minimum: 100,
+      maximum: 600_000,
+      description: 'How long a request waits for the bus before it is answered with 503, in milliseconds.',
+    }),
+  },
+  { default: {}, additionalProperties: false, description: 'Limits of PUT /api/v1/workloads.' },
+);
+export type PutLimits = Static<typeof PutLimits>;
+
 export const QueryConfig = Type.Object(
   {
     host: Type.String({
@@ -96,6 +127,14 @@ export const QueryConfig = Type.Object(
       default: [],
       description: 'Origins whose pages may read the API, such as https://ops.example.com; none by default.',
     }),
+    writeTokens: Type.Array(Type.String({ pattern: '^\\S{16,}$' }), {
+      default: [],
+      maxItems: 1000,
+      secret: true,
+      description:
+        'Tokens of 16 or more characters without spaces; who sends one as bearer may write (PUT /api/v1/workloads). While there are none, this machine alone may write, and only if `query.host` is loopback.',
+    }),
+    put: PutLimits,
     sql: SqlLimits,
   },
   { default: {}, additionalProperties: false, description: 'The HTTP API and the page.' },

@@ -121,6 +121,7 @@ export function handleErrors(app: FastifyInstance): void {
     if (problem.kind === 'internal') request.log.error({ err: error }, 'a request failed');
     const { retryAfterSeconds } = problem.extra;
     if (retryAfterSeconds !== undefined) reply.header('retry-after', String(retryAfterSeconds));
+    if (problem.status === 401) reply.header('www-authenticate', 'Bearer realm="eastwest"');
     return reply
       .code(problem.status)
       .type('application/problem+json')

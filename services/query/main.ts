@@ -1,11 +1,17 @@
 /** The query service: HTTP API, SQL endpoint and the page. */
 import { setTimeout as delay } from 'node:timers/promises';
+import { BusConfig } from '../../lib/bus/config.ts';
+import { openBus } from '../../lib/bus/open.ts';
+import { topicSpecs } from '../../lib/bus/topics.ts';
+import { RuntimeConfig } from '../../lib/runtime/config.ts';
 import { explainListenError } from '../../lib/runtime/http.ts';
 import { defineService } from '../../lib/runtime/service.ts';
 import { StoreConfig, storeUrl } from '../../lib/store/config.ts';
 import { openStore } from '../../lib/store/open.ts';
+import { topics } from '../../schemas/topics.ts';
 import { buildQueryApp } from './app.ts';
 import { QueryConfig } from './config.ts';
+import { makePutWriter } from './put/writer.ts';
 import { storeState } from './routes/probes.ts';
 
 /** How often the store is looked at for /readyz of the process, milliseconds. */
@@ -14,11 +20,18 @@ const watchIntervalMs = 2_000;
 export const service = defineService({
   name: 'query',
   description: 'HTTP API, SQL endpoint and the page',
-  sections: { query: QueryConfig, store: StoreConfig },
+  sections: { query: QueryConfig, store: StoreConfig, bus: BusConfig, runtime: RuntimeConfig },
   async run({ config, log, metrics, readiness, signal }) {
     readiness.set('http', 'not listening yet');
     readiness.set('store', 'not asked yet');
     const store = openStore(config.store, { log });
+    const { dataDir } = config.runtime;
+    const putWriter = makePutWriter({
+      open: () => openBus(config.bus, { dataDir, log, clientId: 'eastwest-query' }),
+      topic: topics.inventoryPut,
+      topicSpecs: topicSpecs(config.bus),
+      timeoutMs: config.query.put.timeoutMs,
+    });
     const app = await buildQueryApp({
       config: config.query,
       store,
@@ -26,6 +39,7 @@ export const service = defineService({
       minuteDays: config.store.retention.minuteDays,
       registry: metrics,
       log,
+      putWriter,
     });
     const { host, port } = config.query;
     try {
@@ -42,6 +56,7 @@ export const service = defineService({
       }
     } finally {
       await app.close();
+      await putWriter.close();
       await store.close();
     }
   },

@@ -5,11 +5,15 @@ export const problemKinds = [
   'bad-parameter',
   'bad-body',
   'bad-query',
+  'no-token',
+  'forbidden',
   'not-found',
   'too-large',
   'too-many-queries',
+  'too-many-puts',
   'store-unavailable',
   'sql-unavailable',
+  'bus-unavailable',
   'internal',
 ] as const;
 export type ProblemKind = (typeof problemKinds)[number];
@@ -33,11 +37,15 @@ const titles: Readonly<Record<ProblemKind, readonly [status: number, title: stri
   'bad-parameter': [400, 'A parameter is wrong'],
   'bad-body': [400, 'The body is wrong'],
   'bad-query': [400, 'ClickHouse refused the query'],
+  'no-token': [401, 'A token is needed'],
+  forbidden: [403, 'Writing is not allowed'],
   'not-found': [404, 'There is no such page'],
   'too-large': [413, 'The body is too large'],
   'too-many-queries': [429, 'Too many queries at once'],
+  'too-many-puts': [429, 'Too many requests at once'],
   'store-unavailable': [503, 'ClickHouse does not answer'],
   'sql-unavailable': [503, 'SQL is not offered'],
+  'bus-unavailable': [503, 'The bus does not take it'],
   internal: [500, 'Something went wrong here'],
 };
 
