@@ -1,4 +1,5 @@
-/** A time, ms since the epoch, as ClickHouse reads DateTime64(3) from JSON: seconds with three decimals. */
+/** A time, ms since the epoch, as ClickHouse reads DateTime64(3) of UTC from JSON. */
 export function dateTime64(timeMs: number): string {
-  return (timeMs / 1000).toFixed(3);
+  // A number of seconds is not understood for all times: that of 1970 looks like the begin of a date.
+  return new Date(timeMs).toISOString().slice(0, -1).replace('T', ' ');
 }
