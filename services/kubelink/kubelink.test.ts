@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
@@ -11,13 +11,15 @@ import type { Bus, BusMessage } from '../../lib/bus/bus.ts';
 import { BusConfig } from '../../lib/bus/config.ts';
 import { openBus } from '../../lib/bus/open.ts';
 import { topicSpecs } from '../../lib/bus/topics.ts';
+import type { InventoryEvent } from '../../lib/inventory/events.ts';
 import { createReadiness, type ReadinessBoard } from '../../lib/runtime/readiness.ts';
 import { topics } from '../../schemas/topics.ts';
 import { KubelinkConfig } from './config.ts';
 import { type RunningKubelink, startKubelink } from './kubelink.ts';
 import { fromMessage } from './messages.ts';
 import { makeMetrics } from './metrics.ts';
-import { makeSources } from './sources/make.ts';
+import { makeSources, type Sources } from './sources/make.ts';
+import type { Restored, Source, SourceSink } from './sources/source.ts';
 import type { Publication } from './state.ts';
 
 const deadlineMs = 10_000;
@@ -28,9 +30,18 @@ let folder: string;
 let bus: Bus;
 const running: RunningKubelink[] = [];
 
+interface Mark {
+  readonly source: string;
+  readonly completeToMs: number | null;
+  /** What stood on the topic when it came. */
+  readonly before: ReadonlyMap<string, Publication>;
+}
+
 /** The topic as somebody who reads it from the begin sees it, followed. */
 class Topic {
   readonly newest = new Map<string, Publication>();
+  /** Watermarks in the order they came, by source; `null` for one that was taken away. */
+  readonly marks: Mark[] = [];
   #wake = Promise.withResolvers<void>();
   #close: () => Promise<void> = async () => {};
 
@@ -51,12 +62,22 @@ class Topic {
   #take(message: BusMessage): void {
     const publication = fromMessage(message);
     if (publication === null) return;
+    if (publication.key.startsWith('watermark/')) {
+      const completeToMs = publication.event?.type === 'watermark' ? publication.event.completeToMs : null;
+      const source = publication.key.slice('watermark/'.length);
+      this.marks.push({ source, completeToMs, before: new Map(this.newest) });
+      return;
+    }
     if (publication.event === null) this.newest.delete(publication.key);
     else this.newest.set(publication.key, publication);
   }
 
   close(): Promise<void> {
     return this.#close();
+  }
+
+  markOf(source: string): number | null | undefined {
+    return this.marks.findLast((mark) => mark.source === source)?.completeToMs;
   }
 
   hasEnded(key: string): boolean {
@@ -92,9 +113,24 @@ interface Started {
 }
 
 async function start(sources: readonly object[], settings: object = {}): Promise<Started> {
+  return startWith((config) => makeSources(config, log, bus), sources, settings);
+}
+
+/** With sources of the test's own making. */
+async function startWith(
+  make: (config: KubelinkConfig) => Sources,
+  sources: readonly object[] = [],
+  settings: object = {},
+): Promise<Started> {
   const config = Value.Parse(
     KubelinkConfig,
-    Value.Default(KubelinkConfig, { sources, rescanMs: 100, debounceMs: 10, ...settings }),
+    Value.Default(KubelinkConfig, {
+      sources,
+      rescanMs: 100,
+      debounceMs: 10,
+      watermarkIntervalMs: 20,
+      ...settings,
+    }),
   );
   const ready = Promise.withResolvers<void>();
   const readiness = createReadiness((state) => {
@@ -104,7 +140,7 @@ async function start(sources: readonly object[], settings: object = {}): Promise
   const kubelink = await startKubelink(
     {
       config,
-      sources: makeSources(config, log, bus),
+      sources: make(config),
       bus,
       topicSpecs: topicSpecs(busConfig),
       metrics,
@@ -192,7 +228,9 @@ test('a deletion that happens while kubelink is down is published when it is bac
   await second.ready;
   await topic.until(() => topic.hasEnded(key('east', 'a')), 'the deletion');
   await topic.until(() => topic.live() === `cluster/east ${key('east', 'b')}`, 'what is left');
-  const published = (await second.metrics.published.get()).values.map(({ value }) => value);
+  const published = (await second.metrics.published.get()).values
+    .filter(({ labels }) => labels.type !== 'watermark')
+    .map(({ value }) => value);
   assert.deepEqual(published, [1]);
 });
 
@@ -275,4 +313,149 @@ test('this machine is a host under its own name with its loopback addresses', as
   assert.deepEqual(event.labels, { source: 'local' });
   const ips = event.addresses.map(({ ip, network }) => `${network} ${ip}`);
   assert.ok(ips.includes('local 127.0.0.1') && ips.includes('local ::1'), ips.join());
+});
+
+test('what a source told stands on the topic before its watermark, which keeps rising while all is quiet', async () => {
+  writePods('east', { a: '10.1.0.1' });
+  const beforeMs = Date.now();
+  const { ready } = await start([manifests('east')], { rescanMs: 3_600_000 });
+  await ready;
+  await topic.until(() => topic.marks.length >= 3, 'watermarks without another look');
+  assert.ok(topic.marks.every(({ before }) => before.has(key('east', 'a'))));
+  const times = topic.marks.map(({ completeToMs }) => completeToMs ?? 0);
+  assert.deepEqual(
+    times,
+    [...new Set(times)].sort((a, b) => a - b),
+  );
+  assert.ok(times[0]! >= beforeMs && times.at(-1)! <= Date.now());
+});
+
+test('a change of a file is on the topic before a watermark reaches the time at which it took effect', async () => {
+  writePods('east', { a: '10.1.0.1', b: '10.1.0.2' });
+  await (await start([manifests('east')], { rescanMs: 3_600_000 })).ready;
+  await topic.until(() => topic.marks.length > 0, 'the first watermark');
+  for (let round = 0; round < 5; round++) {
+    writePods('east', round % 2 === 0 ? { b: '10.1.0.2' } : { a: '10.1.0.1', b: '10.1.0.2' });
+    await topic.until(() => topic.hasEnded(key('east', 'a')) === (round % 2 === 0), `round ${round}`);
+  }
+  const changesOf = (publication: Publication | undefined): readonly number[] => {
+    assert.ok(publication?.event?.type === 'workload');
+    return publication.event.addresses.flatMap(({ sinceMs, untilMs }) => [sinceMs, untilMs ?? sinceMs]);
+  };
+  const changes = changesOf(topic.newest.get(key('east', 'a')));
+  assert.equal(new Set(changes).size, 6);
+  await topic.until(
+    () => (topic.markOf('manifests:east') ?? 0) > Math.max(...changes),
+    'a watermark behind all',
+  );
+  for (const { completeToMs, before } of topic.marks) {
+    const known = changesOf(before.get(key('east', 'a')));
+    for (const change of changes) {
+      if (change <= (completeToMs ?? 0))
+        assert.ok(known.includes(change), 'it was vouched for before it was there');
+    }
+  }
+});
+
+test('a source that cannot be read vouches for nothing new until it can', async () => {
+  writePods('east', { a: '10.1.0.1' });
+  await (await start([manifests('east')])).ready;
+  await topic.until(() => topic.marks.length > 0, 'the first watermark');
+  renameSync(join(folder, 'east'), join(folder, 'away'));
+  const awayMs = Date.now();
+  // The watermark of a second source shows that time goes on.
+  await (await start([{ kind: 'local-host', intervalMs: 100 }])).ready;
+  const isPast = ({ source, completeToMs }: Mark): boolean =>
+    source.startsWith('local-host') && (completeToMs ?? 0) > awayMs + 500;
+  await topic.until(() => topic.marks.some(isPast), 'watermarks of the other source');
+  const stoodAtMs = topic.markOf('manifests:east') ?? 0;
+  assert.ok(stoodAtMs <= awayMs + 100, `${stoodAtMs - awayMs} ms after the folder went`);
+  renameSync(join(folder, 'away'), join(folder, 'east'));
+  await topic.until(() => (topic.markOf('manifests:east') ?? 0) > awayMs + 500, 'watermarks when it is back');
+});
+
+test('the watermark of a retired source is taken away after its entities have ended', async () => {
+  writePods('east', { a: '10.1.0.1' });
+  const old = await start([{ ...manifests('east'), name: 'old' }]);
+  await old.ready;
+  await topic.until(() => typeof topic.markOf('old') === 'number', 'its watermark');
+  await old.kubelink.stop();
+  await start([{ kind: 'retired', name: 'old' }]);
+  await topic.until(() => topic.markOf('old') === null, 'its end');
+  assert.ok(topic.hasEnded(key('east', 'a')));
+});
+
+/** A source that says what the test wants. */
+class Script implements Source {
+  readonly name = 'script';
+  sink: SourceSink | null = null;
+  restored: Restored | null = null;
+  completeMs = 0;
+
+  start(sink: SourceSink, restored: Restored): void {
+    this.sink = sink;
+    this.restored = restored;
+  }
+  completeToMs = (): number => this.completeMs;
+  stop = async (): Promise<void> => {};
+}
+
+function vm(uid: string, ip: string): InventoryEvent {
+  return {
+    v: 1,
+    type: 'workload',
+    kind: 'vm',
+    cluster: '',
+    uid,
+    name: uid,
+    namespace: '',
+    node: '',
+    hostNetwork: false,
+    labels: {},
+    annotations: {},
+    addresses: [{ ip, network: 'default', sinceMs: 1000 }],
+    sinceMs: 1000,
+  };
+}
+
+const cluster = (uid: string): InventoryEvent => ({
+  v: 1,
+  type: 'cluster',
+  cluster: 'east',
+  podCidrs: [],
+  serviceCidrs: [],
+  uid,
+});
+
+test('a source is told the id of its cluster and the watermark that stood on the topic before it started', async () => {
+  const first = new Script();
+  const { kubelink } = await startWith(() => ({ sources: [first], retired: [] }));
+  assert.equal(first.restored?.clusterUid('east'), null);
+  assert.equal(first.restored?.completeToMs(), 0);
+  first.sink?.snapshot([cluster('one')]);
+  first.completeMs = 12_345;
+  await topic.until(() => topic.markOf('script') === 12_345, 'the watermark');
+  await kubelink.stop();
+  const second = new Script();
+  await startWith(() => ({ sources: [second], retired: [] }));
+  assert.equal(second.restored?.clusterUid('east'), 'one');
+  assert.equal(second.restored?.clusterUid('west'), null);
+  assert.equal(second.restored?.completeToMs(), 12_345);
+});
+
+test('a source that takes over from another process ends what that one published and is no more', async () => {
+  const [active, standby] = [new Script(), new Script()];
+  await startWith(() => ({ sources: [active], retired: [] }));
+  await startWith(() => ({ sources: [standby], retired: [] }));
+  active.sink?.snapshot([cluster('one'), vm('a', '10.9.0.1'), vm('b', '10.9.0.2')]);
+  active.completeMs = 50_000;
+  await topic.until(() => topic.markOf('script') === 50_000, 'all of it');
+  active.restored?.release();
+  await standby.restored?.refresh(new AbortController().signal);
+  assert.equal(standby.restored?.clusterUid('east'), 'one');
+  assert.equal(standby.restored?.completeToMs(), 50_000);
+  standby.sink?.snapshot([cluster('one'), vm('b', '10.9.0.2')], standby.restored?.completeToMs());
+  const a = 'workload//vm/a';
+  await topic.until(() => topic.hasEnded(a), 'the end of what is no more');
+  assert.equal(topic.newest.get(a)?.endedMs, 50_001);
 });
