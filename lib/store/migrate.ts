@@ -148,6 +148,7 @@ const retained: readonly (readonly [table: string, setting: keyof RetentionConfi
   ['flows_late', 'rawDays', 'time'],
   ['batches', 'rawDays', 'toDateTime(received)'],
   ['edges_1m', 'minuteDays', 'time'],
+  ['naming_1m', 'minuteDays', 'time'],
   ['edges_1h', 'hourDays', 'time'],
   ['edges_seen', 'hourDays', 'last_seen'],
 ];

@@ -123,6 +123,39 @@ FROM flows_late AS raw
 WHERE raw.row != 4294967295
 GROUP BY ALL;
 
+-- How flows were named, per minute: what the ledger says of certainty, without reading the flows.
+CREATE TABLE IF NOT EXISTS naming_1m
+(
+    time DateTime('UTC') CODEC(Delta(4), ZSTD(1)),
+    pending UInt8 CODEC(ZSTD(1)),
+    src_provenance Enum8('none' = 0, 'pod' = 1, 'host' = 2, 'service' = 3, 'node' = 4, 'range' = 5, 'name' = 6) CODEC(ZSTD(1)),
+    src_certainty Enum8('none' = 0, 'exact' = 1, 'grace' = 2, 'late' = 3, 'ambiguous' = 4) CODEC(ZSTD(1)),
+    dst_provenance Enum8('none' = 0, 'pod' = 1, 'host' = 2, 'service' = 3, 'node' = 4, 'range' = 5, 'name' = 6) CODEC(ZSTD(1)),
+    dst_certainty Enum8('none' = 0, 'exact' = 1, 'grace' = 2, 'late' = 3, 'ambiguous' = 4) CODEC(ZSTD(1)),
+    flows UInt64 CODEC(ZSTD(1))
+)
+ENGINE = SummingMergeTree
+PARTITION BY toYYYYMMDD(time)
+ORDER BY (time, pending, src_provenance, src_certainty, dst_provenance, dst_certainty)
+SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS naming_1m_view TO naming_1m AS
+SELECT
+    toStartOfMinute(raw.time) AS time, toUInt8(0) AS pending,
+    raw.src_provenance AS src_provenance, raw.src_certainty AS src_certainty,
+    raw.dst_provenance AS dst_provenance, raw.dst_certainty AS dst_certainty, count() AS flows
+FROM flows AS raw
+GROUP BY ALL;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS naming_1m_late_view TO naming_1m AS
+SELECT
+    toStartOfMinute(raw.time) AS time, raw.pending AS pending,
+    raw.src_provenance AS src_provenance, raw.src_certainty AS src_certainty,
+    raw.dst_provenance AS dst_provenance, raw.dst_certainty AS dst_certainty, toUInt64(sum(raw.sign)) AS flows
+FROM flows_late AS raw
+WHERE raw.row != 4294967295
+GROUP BY ALL;
+
 -- How far each source of inventory vouches for itself, as the enrichers have heard; the newest row of a source counts.
 CREATE TABLE IF NOT EXISTS inventory_sources
 (

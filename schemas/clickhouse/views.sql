@@ -144,7 +144,8 @@ SELECT
     raw.rule AS rule_id
 FROM flows_all AS raw;
 
--- Per minute and side: sum the counts of one side, or both ends of a connection count twice.
+-- Per minute and side: sum the counts of one side, or both ends of a connection count twice. What was pending and is
+-- repaired is left out.
 CREATE OR REPLACE VIEW edges_labeled AS
 SELECT
     raw.time AS time,
@@ -188,6 +189,7 @@ SELECT
     raw.reason AS reason,
     if(raw.rule = 0, '', concat(dictGet('rules_dict', 'ruleset', raw.rule), '/', dictGet('rules_dict', 'name', raw.rule))) AS rule,
     raw.side AS side,
+    raw.pending AS pending,
     raw.flows AS flows,
     raw.connections AS connections,
     raw.bytes_forward + raw.bytes_reverse AS bytes,
@@ -199,7 +201,23 @@ SELECT
     raw.src_identity AS src_identity,
     raw.dst_identity AS dst_identity,
     raw.rule AS rule_id
-FROM edges_1m AS raw;
+FROM
+(
+    SELECT
+        time, src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, verdict, reason, rule, side, pending,
+        flows, connections, bytes_forward, bytes_reverse, packets_forward, packets_reverse
+    FROM edges_1m
+    WHERE pending = 0
+    UNION ALL
+    SELECT
+        time, src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, verdict, reason, rule, side, pending,
+        sum(late.flows) AS flows, sum(late.connections) AS connections, sum(late.bytes_forward) AS bytes_forward,
+        sum(late.bytes_reverse) AS bytes_reverse, sum(late.packets_forward) AS packets_forward, sum(late.packets_reverse) AS packets_reverse
+    FROM edges_1m AS late
+    WHERE late.pending = 1
+    GROUP BY time, src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, verdict, reason, rule, side, pending
+    HAVING sum(late.flows) != 0
+) AS raw;
 
 CREATE OR REPLACE VIEW identities_current AS
 SELECT * FROM identities FINAL;
@@ -215,7 +233,8 @@ FROM workloads AS raw FINAL
 WHERE raw.valid_from <= now64(3) AND raw.valid_to > now64(3);
 
 -- One row per unexplained edge since the rollup per hour began. Sides are merged by the larger sum, which is exact where
--- either side reported everything; sides names those that did.
+-- either side reported everything; sides names those that did. pending: 1 where all of it was named before the inventory
+-- was complete.
 CREATE OR REPLACE VIEW unknown_connections AS
 SELECT
     raw.first_seen AS first_seen,
@@ -257,6 +276,7 @@ SELECT
         direction != 'internal', 'medium',
         'low') AS severity,
     raw.reason AS reason,
+    raw.pending AS pending,
     counts.sides AS sides,
     counts.connections AS connections,
     counts.bytes AS bytes,
@@ -266,22 +286,34 @@ SELECT
 FROM
 (
     SELECT
-        src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, verdict,
-        anyLast(edges_seen.reason) AS reason, min(edges_seen.first_seen) AS first_seen, max(edges_seen.last_seen) AS last_seen
-    FROM edges_seen
-    WHERE verdict = 'unexplained'
+        src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, verdict, min(known.open) AS pending,
+        argMin(known.last_reason, known.open) AS reason, min(known.first) AS first_seen, max(known.last) AS last_seen
+    FROM
+    (
+        SELECT
+            src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, verdict, seen.pending AS open,
+            anyLast(seen.reason) AS last_reason, min(seen.first_seen) AS first, max(seen.last_seen) AS last
+        FROM edges_seen AS seen
+        WHERE verdict = 'unexplained'
+        GROUP BY src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, verdict, open
+        HAVING sum(seen.flows) != 0
+    ) AS known
     GROUP BY src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, verdict
-    HAVING sum(edges_seen.flows) != 0
 ) AS raw
 LEFT JOIN
 (
     SELECT
-        src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol,
-        arraySort(groupUniqArray(toString(raw.side))) AS sides,
-        greatest(sumIf(raw.connections, raw.side = 'source'), sumIf(raw.connections, raw.side = 'destination'), sumIf(raw.connections, raw.side = 'middle')) AS connections,
-        greatest(sumIf(raw.bytes_forward + raw.bytes_reverse, raw.side = 'source'), sumIf(raw.bytes_forward + raw.bytes_reverse, raw.side = 'destination'), sumIf(raw.bytes_forward + raw.bytes_reverse, raw.side = 'middle')) AS bytes,
-        greatest(sumIf(raw.packets_forward + raw.packets_reverse, raw.side = 'source'), sumIf(raw.packets_forward + raw.packets_reverse, raw.side = 'destination'), sumIf(raw.packets_forward + raw.packets_reverse, raw.side = 'middle')) AS packets
-    FROM edges_1h AS raw
-    WHERE verdict = 'unexplained'
+        src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, arraySort(groupArray(toString(sums.side))) AS sides,
+        max(sums.connections) AS connections, max(sums.bytes) AS bytes, max(sums.packets) AS packets
+    FROM
+    (
+        SELECT
+            src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, side, sum(hours.connections) AS connections,
+            sum(hours.bytes_forward + hours.bytes_reverse) AS bytes, sum(hours.packets_forward + hours.packets_reverse) AS packets
+        FROM edges_1h AS hours
+        WHERE verdict = 'unexplained'
+        GROUP BY src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, side
+        HAVING sum(hours.flows) != 0
+    ) AS sums
     GROUP BY src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol
 ) AS counts USING (src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol);
