@@ -1,6 +1,7 @@
 -- Flows that were written before the inventory was known to be complete for their time, and what became of them.
 -- A row is never changed: its repair adds a row that cancels it (sign -1, the version it had) and its successor (sign 1,
 -- version + 1, pending 0), both in one insert. All columns of `flows`, then what naming a row again needs.
+-- time, the same in every version, is in the sorting key so that FINAL leaves out whole days and parts.
 CREATE TABLE IF NOT EXISTS flows_late
 (
     time DateTime('UTC') COMMENT 'Begin of what the flow reports; the same in every version of a row' CODEC(DoubleDelta, ZSTD(1)),
@@ -52,7 +53,8 @@ CREATE TABLE IF NOT EXISTS flows_late
 )
 ENGINE = VersionedCollapsingMergeTree(sign, version)
 PARTITION BY toYYYYMMDD(time)
-ORDER BY (bus_partition, block, row)
+PRIMARY KEY (bus_partition, block, row)
+ORDER BY (bus_partition, block, row, time)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
 
 -- Rollups keep what is pending apart: its repair takes exactly that away again. Sums of unsigned columns wrap around, so a
