@@ -7,6 +7,7 @@ import manifest from '../package.json' with { type: 'json' };
 import { register as registerAsk } from './ask/register.ts';
 import { register as registerConfig } from './commands/config.ts';
 import { register as registerDoctor } from './commands/doctor.ts';
+import { register as registerLabels } from './commands/labels.ts';
 import { register as registerRules } from './commands/rules.ts';
 import { register as registerServices } from './commands/services.ts';
 import { register as registerUp } from './commands/up.ts';
@@ -98,6 +99,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     registerServices(program, dependencies);
     registerAsk(program, dependencies);
     registerRules(program, dependencies);
+    registerLabels(program, dependencies);
     registerDoctor(program, dependencies);
     registerConfig(program, dependencies);
     await program.parseAsync([...argv], { from: 'user' });

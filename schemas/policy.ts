@@ -144,13 +144,15 @@ export const Profile = Type.Object(
     allow: Type.Optional(
       Type.Record(Type.String(), Type.Array(Type.String()), {
         description:
-          'Keys that the annotation eastwest.io/<key> may set, and the values it may have ([] is any).',
+          'Keys that the annotation eastwest.io/<key> may set, and the values it may have ([] is any, or what `labels` lists).',
       }),
     ),
     default: Type.Optional(
       Type.Record(Type.String(), Type.String(), { description: 'For keys nothing else has set.' }),
     ),
-    managed: Type.Optional(Type.Boolean()),
+    managed: Type.Optional(
+      Type.Boolean({ description: 'False: what matches gets no labels at all. True when absent.' }),
+    ),
   },
   closed,
 );
@@ -167,7 +169,13 @@ export const IpList = Type.Object(
 export const Service = Type.Object({ name, ports: Type.Array(PortSpec, { minItems: 1 }) }, closed);
 
 export const LabelKey = Type.Object(
-  { key: name, values: Type.Optional(Type.Array(Type.String())), description: Type.Optional(text) },
+  {
+    key: name,
+    values: Type.Optional(
+      Type.Array(Type.String(), { description: 'All values that profiles may give it. Absent: any.' }),
+    ),
+    description: Type.Optional(text),
+  },
   closed,
 );
 

@@ -1,17 +1,15 @@
 /** `eastwest rules`: check a policy folder, apply it, list what is in force. */
 import { userInfo } from 'node:os';
 import type { Command } from 'commander';
-import { pino } from 'pino';
-import type { Bus } from '../../lib/bus/bus.ts';
-import { BusConfig } from '../../lib/bus/config.ts';
-import { openBus } from '../../lib/bus/open.ts';
-import { topicSpecs } from '../../lib/bus/topics.ts';
-import { type LocatedProblem, loadPolicy, type PolicyContent } from '../../lib/policy/load.ts';
+import type { PolicyContent } from '../../lib/policy/load.ts';
 import { currentPolicy, publishPolicy } from '../../lib/policy/publish.ts';
-import { loadConfig, RuntimeConfig } from '../../lib/runtime/config.ts';
-import { exitCodes, OperatorError } from '../../lib/runtime/exit.ts';
+import { exitCodes } from '../../lib/runtime/exit.ts';
 import { formatTable } from '../../lib/runtime/table.ts';
 import type { CliDependencies } from '../dependencies.ts';
+import { problemLines, readPolicyFolder } from '../policy-folder.ts';
+import { withBus } from '../with-bus.ts';
+
+const clientId = 'eastwest-rules';
 
 interface JsonOption {
   readonly json?: boolean;
@@ -21,43 +19,9 @@ function print(json: boolean | undefined, value: unknown, lines: readonly string
   process.stdout.write(`${json === true ? JSON.stringify(value, undefined, 2) : lines.join('\n')}\n`);
 }
 
-function problemLines(problems: readonly LocatedProblem[]): string[] {
-  return problems.map(({ file, line, column, at, message, severity }) => {
-    const place = line === 0 ? file : `${file}:${line}:${column}`;
-    return `${place}  ${severity === 'warning' ? 'warning: ' : ''}${at === '' ? '' : `${at}: `}${message}`;
-  });
-}
-
 function countsOf(policy: PolicyContent): string {
   const rules = policy.rulesets.reduce((sum, ruleset) => sum + ruleset.rules.length, 0);
   return `${policy.rulesets.length} rulesets with ${rules} rules, ${policy.profiles.length} profiles, ${policy.ipLists.length} ip-lists, ${policy.services.length} services`;
-}
-
-async function withBus<T>(dependencies: CliDependencies, work: (bus: Bus) => Promise<T>): Promise<T> {
-  const { values: config } = loadConfig(
-    { runtime: RuntimeConfig, bus: BusConfig },
-    dependencies.inputs(),
-    dependencies.sections,
-  );
-  const log = pino({ level: 'silent' });
-  const bus = await openBus(config.bus, { dataDir: config.runtime.dataDir, log, clientId: 'eastwest-rules' });
-  try {
-    await bus.ensureTopics(topicSpecs(config.bus));
-    return await work(bus);
-  } finally {
-    await bus.close();
-  }
-}
-
-async function load(folder: string): Promise<Awaited<ReturnType<typeof loadPolicy>>> {
-  try {
-    return await loadPolicy(folder);
-  } catch (error) {
-    throw new OperatorError(
-      `${folder}: ${error instanceof Error ? error.message : String(error)}`,
-      exitCodes.usage,
-    );
-  }
 }
 
 export function register(program: Command, dependencies: CliDependencies): void {
@@ -69,7 +33,7 @@ export function register(program: Command, dependencies: CliDependencies): void 
     .description('report everything that is wrong with a policy; exit code 2 if there are errors')
     .option('--json', 'as JSON')
     .action(async (folder: string, options: JsonOption) => {
-      const result = await load(folder);
+      const result = await readPolicyFolder(folder);
       if (result.ok) {
         print(options.json, { ok: true, files: result.fileCount, warnings: result.warnings }, [
           ...problemLines(result.warnings),
@@ -88,13 +52,13 @@ export function register(program: Command, dependencies: CliDependencies): void 
     .option('--author <name>', 'who applies it', userInfo().username)
     .option('--json', 'as JSON')
     .action(async (folder: string, options: JsonOption & { author: string }) => {
-      const result = await load(folder);
+      const result = await readPolicyFolder(folder);
       if (!result.ok) {
         print(options.json, result, [...problemLines(result.problems), '', 'nothing was applied']);
         dependencies.exit(exitCodes.usage);
         return;
       }
-      const document = await withBus(dependencies, (bus) =>
+      const document = await withBus(dependencies, clientId, (bus) =>
         publishPolicy(bus, result.policy, options.author),
       );
       print(options.json, { ok: true, version: document.version, warnings: result.warnings }, [
@@ -108,7 +72,7 @@ export function register(program: Command, dependencies: CliDependencies): void 
     .description('list the rules in force')
     .option('--json', 'as JSON')
     .action(async (options: JsonOption) => {
-      const policy = await withBus(dependencies, currentPolicy);
+      const policy = await withBus(dependencies, clientId, currentPolicy);
       if (policy === null) {
         print(options.json, { version: 0, rulesets: [] }, [
           'no policy is in force yet: apply one with `eastwest rules apply <folder>`',

@@ -17,6 +17,7 @@ import type { PutWriter } from './put/writer.ts';
 import { coverageRoutes } from './routes/coverage.ts';
 import { edgeRoutes } from './routes/edges.ts';
 import { inventoryRoutes } from './routes/inventory.ts';
+import { labelRoutes, type WithBus } from './routes/labels.ts';
 import { ledgerRoutes } from './routes/ledger.ts';
 import { probeRoutes } from './routes/probes.ts';
 import { putWorkloadsRoute } from './routes/put-workloads.ts';
@@ -34,6 +35,8 @@ export interface QueryAppOptions {
   readonly log: Logger;
   /** Takes what is put; absent where nothing may be. */
   readonly putWriter?: PutWriter;
+  /** Reads inventory and policy where they are published; absent where there is no bus. */
+  readonly withBus?: WithBus;
   readonly nowMs?: () => number;
 }
 
@@ -112,6 +115,7 @@ export async function buildQueryApp(options: QueryAppOptions): Promise<FastifyIn
   coverageRoutes(app, context);
   inventoryRoutes(app, context);
   putWorkloadsRoute(app, { config, writer: options.putWriter, nowMs });
+  labelRoutes(app, { withBus: options.withBus, maxSeconds: config.maxSeconds });
   ledgerRoutes(app, context);
   sqlRoutes(app, { server: options.sqlServer, limits: config.sql, metrics });
   probeRoutes(app, { store, registry });

@@ -1,5 +1,6 @@
 /** The query service: HTTP API, SQL endpoint and the page. */
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Bus } from '../../lib/bus/bus.ts';
 import { BusConfig } from '../../lib/bus/config.ts';
 import { openBus } from '../../lib/bus/open.ts';
 import { topicSpecs } from '../../lib/bus/topics.ts';
@@ -26,8 +27,9 @@ export const service = defineService({
     readiness.set('store', 'not asked yet');
     const store = openStore(config.store, { log });
     const { dataDir } = config.runtime;
+    const open = (): Promise<Bus> => openBus(config.bus, { dataDir, log, clientId: 'eastwest-query' });
     const putWriter = makePutWriter({
-      open: () => openBus(config.bus, { dataDir, log, clientId: 'eastwest-query' }),
+      open,
       topic: topics.inventoryPut,
       topicSpecs: topicSpecs(config.bus),
       timeoutMs: config.query.put.timeoutMs,
@@ -40,6 +42,15 @@ export const service = defineService({
       registry: metrics,
       log,
       putWriter,
+      withBus: async (work) => {
+        const bus = await open();
+        try {
+          await bus.ensureTopics(topicSpecs(config.bus));
+          return await work(bus);
+        } finally {
+          await bus.close();
+        }
+      },
     });
     const { host, port } = config.query;
     try {
