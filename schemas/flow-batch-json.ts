@@ -114,6 +114,20 @@ export const JsonFlowBatch = Type.Object(
     samplingRate: Type.Optional(
       Type.Integer({ minimum: 1, maximum: 2_147_483_647, description: 'one of how many was looked at' }),
     ),
+    clockOffsetMs: Type.Optional(
+      Type.Integer({
+        minimum: -2_147_483_648,
+        maximum: 2_147_483_647,
+        description: "ms that the sender's clock, by which all times are, is ahead of that of ingest",
+      }),
+    ),
+    clockErrorMs: Type.Optional(
+      Type.Integer({
+        minimum: -1,
+        maximum: 2_147_483_647,
+        description: 'ms that clockOffsetMs may be off; -1 where it was not measured',
+      }),
+    ),
     flows: Type.Array(JsonFlow),
   },
   {

@@ -261,6 +261,21 @@ describe('the agent on this host', { skip: noProc, timeout: 120_000 }, () => {
     }
   });
 
+  test("batches say how far this host's clock is from that of ingest, as it was when they were made", async () => {
+    await receiver.stop();
+    receiver = await startReceiver({ skewMs: 5000 });
+    receiver.answer(503);
+    await launch();
+    const socket = await open();
+    await close(socket);
+    receiver.answer(202);
+    const batch = await until('a measured batch', 10_000, () =>
+      receiver.batches.find(({ clockErrorMs }) => clockErrorMs >= 0),
+    );
+    assert.ok(Math.abs(batch.clockOffsetMs + 5000) <= batch.clockErrorMs, JSON.stringify(batch));
+    assert.ok(batch.clockErrorMs < 500, `${batch.clockErrorMs} ms`);
+  });
+
   test('two agents cannot share a spool', async () => {
     await launch();
     const second = startAgent({ dataDir, settings: { SOURCE: 'procfs', INGEST_URL: receiver.url } });

@@ -17,6 +17,8 @@ import { openBus } from '../lib/bus/open.ts';
 import { topicSpecs } from '../lib/bus/topics.ts';
 import { decodeFlowBatch, encodeFlowBatch, type FlowBatch, flowBatchType } from '../lib/wire/flow-batch.ts';
 import { topics } from '../schemas/topics.ts';
+import { Clock } from '../services/agent/clock.ts';
+import { createHttpSender } from '../services/agent/deliver-http.ts';
 import { buildIngest } from '../services/ingest/app.ts';
 import { framedType } from '../services/ingest/batches.ts';
 import { IngestConfig } from '../services/ingest/config.ts';
@@ -99,7 +101,10 @@ describe('ingest', () => {
   let metrics: Registry;
   const messages: Record<string, BusMessage[]> = { [topics.flows]: [], [topics.dead]: [] };
 
-  async function open(changes: Partial<IngestConfig> = {}): Promise<{ app: FastifyInstance; url: string }> {
+  async function open(
+    changes: Partial<IngestConfig> = {},
+    now: () => number = () => nowMs,
+  ): Promise<{ app: FastifyInstance; url: string }> {
     const tokens = makeTokenBook({
       [token]: { agents: 'node-*', networks: ['east', 'default'], clusters: [] },
     });
@@ -112,7 +117,7 @@ describe('ingest', () => {
       tokens: () => tokens,
       metrics: makeIngestMetrics(metrics),
       log,
-      now: () => nowMs,
+      now,
     });
     return { app: built, url: `${await built.listen({ host: '127.0.0.1', port: 0 })}/v1/flows` };
   }
@@ -290,6 +295,86 @@ describe('ingest', () => {
       assert.equal(status, 422, path);
       assert.equal(body.type, 'urn:eastwest:problem:time-out-of-range');
       assert.equal(body.errors?.[0]?.path, path);
+    }
+  });
+
+  it('takes times that only a measured clock makes right, and refuses those that it makes wrong', async () => {
+    const hourMs = 3_600_000;
+    const ahead = { observedFromMs: nowMs + hourMs - 10_000, observedToMs: nowMs + hourMs };
+    const measured = { clockOffsetMs: hourMs, clockErrorMs: 2 };
+    const send = async (changes: Partial<FlowBatch>) => post(encodeFlowBatch(makeBatch(1, changes)));
+    assert.equal((await send({ ...ahead, ...measured })).status, 202);
+    assert.equal((await send({ ...ahead, clockOffsetMs: hourMs, clockErrorMs: -1 })).status, 422);
+    const wrong = await send({ clockOffsetMs: -hourMs, clockErrorMs: 2 });
+    assert.equal(wrong.status, 422);
+    assert.match(
+      wrong.body.detail,
+      /observedFromMs is .* by a clock that is -3600000 ms ahead .*in the future/,
+    );
+    const nonsense = await send({ clockErrorMs: -2 });
+    assert.deepEqual([nonsense.status, nonsense.body.errors?.[0]?.path], [422, 'clockErrorMs']);
+  });
+
+  it('takes what a JSON sender knows of its clock, both figures or none', async () => {
+    const flow = { start: nowMs, sourceAddress: '10.0.0.1', destinationAddress: '10.0.0.2', protocol: 'tcp' };
+    const send = async (more: object) =>
+      post(JSON.stringify({ agentId: 'node-clock', flows: [flow], ...more }));
+    assert.equal((await send({ clockOffsetMs: -70, clockErrorMs: 4 })).status, 202);
+    assert.equal((await send({})).status, 202);
+    const [first, second] = await onBus('node-clock', 2);
+    assert.deepEqual([first?.clockOffsetMs, first?.clockErrorMs], [-70, 4]);
+    assert.deepEqual([second?.clockOffsetMs, second?.clockErrorMs], [0, -1]);
+    const half = await send({ clockOffsetMs: -70 });
+    assert.deepEqual([half.status, half.body.errors?.[0]?.path], [422, 'clockErrorMs']);
+    const text = await send({ clockOffsetMs: '1s', clockErrorMs: 1 });
+    assert.match(text.body.errors?.[0]?.message ?? '', /"1s".*ahead of that of ingest/);
+  });
+
+  it('tells its time with every answer, so that an agent can measure how far its own clock is off', async () => {
+    for (const [status, body] of [
+      [202, encodeFlowBatch(makeBatch(1))],
+      [400, Buffer.from('hello')],
+    ] as const) {
+      const answer = await post(body);
+      assert.equal(answer.status, status);
+      assert.equal(answer.headers.get('eastwest-time-ms'), String(nowMs));
+    }
+    const unnamed = await fetch(url.replace('/v1/flows', '/v1/time'));
+    assert.deepEqual([unnamed.status, await unnamed.json()], [200, { timeMs: nowMs }]);
+    assert.equal(unnamed.headers.get('cache-control'), 'no-store');
+
+    const skewMs = -87_654.5;
+    const ownMetrics = metrics;
+    const skewed = await open({}, () => Date.now() + skewMs);
+    const clock = new Clock({
+      wallMs: Date.now,
+      monotonicMs: () => performance.now(),
+      onJump: (byMs) => assert.fail(`this machine's clock jumped by ${byMs} ms in the test`),
+    });
+    const sender = createHttpSender({
+      ingestUrl: skewed.url.replace('/v1/flows', ''),
+      token,
+      compression: 'none',
+      timeoutMs: 10_000,
+      onTime: (reading) => clock.add(reading),
+    });
+    try {
+      const { signal } = new AbortController();
+      const beganMs = performance.now();
+      assert.equal(clock.measure(beganMs).errorMs, -1);
+      const message = encodeFlowBatch(makeBatch(1, { observedFromMs: Date.now(), observedToMs: Date.now() }));
+      const sent = await sender.send({ bootId: 'b', sequence: 1, flowCount: 1, bytes: message }, signal);
+      assert.equal(sent.kind, 'delivered', JSON.stringify(sent));
+      const ofDelivery = clock.measure(beganMs);
+      assert.ok(Math.abs(ofDelivery.offsetMs + skewMs) <= ofDelivery.errorMs, JSON.stringify(ofDelivery));
+      assert.equal(await sender.askTime(signal), 'again');
+      const ofProbe = clock.measure(beganMs);
+      assert.ok(Math.abs(ofProbe.offsetMs + skewMs) <= ofProbe.errorMs, JSON.stringify(ofProbe));
+      assert.ok(ofProbe.errorMs >= 0 && ofProbe.errorMs <= ofDelivery.errorMs);
+    } finally {
+      metrics = ownMetrics;
+      await sender.close();
+      await skewed.app.close();
     }
   });
 

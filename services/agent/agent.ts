@@ -9,6 +9,7 @@ import {
   type ReporterIdentity,
 } from './batcher.ts';
 import { decodeCheckpoint, encodeCheckpoint } from './checkpoint.ts';
+import type { ClockMeasure } from './clock.ts';
 import { type ConnectionReport, ConnectionTable } from './connections.ts';
 import type { AgentMetrics } from './metrics.ts';
 import type { OwnAddresses } from './own-addresses.ts';
@@ -33,6 +34,10 @@ export interface AgentOptions extends BatchLimits {
   readonly metrics: AgentMetrics;
   readonly log: Logger;
   readonly nowMs: () => number;
+  /** What is known of this machine's clock for everything since a moment of the monotonic clock, ms. */
+  readonly measureClock: (sinceMs: number) => ClockMeasure;
+  /** The monotonic clock, ms. */
+  readonly monotonicMs: () => number;
 }
 
 /** A connection waits for its first counters at least this long before it is reported without, ms. */
@@ -44,6 +49,8 @@ export class Agent {
   #timer: NodeJS.Timeout | null = null;
   #beat: Promise<void> = Promise.resolve();
   #observedFromMs: number;
+  /** The same moment by the monotonic clock. */
+  #monotonicFromMs: number;
   #lastBatchMs = 0;
   #shownTableDrops = 0;
   #toldSourceDrops = 0;
@@ -56,6 +63,7 @@ export class Agent {
   constructor(options: AgentOptions) {
     this.#options = options;
     this.#observedFromMs = options.nowMs();
+    this.#monotonicFromMs = options.monotonicMs();
     this.#table = new ConnectionTable({
       maxConnections: options.maxConnections,
       quietReportMs: options.quietReportMs,
@@ -109,6 +117,8 @@ export class Agent {
     const spoolDrops = spool.pendingDropCount;
     const observedFromMs = this.#observedFromMs;
     this.#observedFromMs = observedToMs;
+    const clock = this.#options.measureClock(this.#monotonicFromMs);
+    this.#monotonicFromMs = this.#options.monotonicMs();
     const heartbeatDue = heartbeatMs > 0 && observedToMs - this.#lastBatchMs >= heartbeatMs;
     const hasNews = reports.length > 0 || sourceDrops + ownDrops + spoolDrops > 0;
     if (!hasNews && !heartbeatDue) return;
@@ -118,6 +128,8 @@ export class Agent {
       observedFromMs,
       observedToMs,
       sourceDroppedCount: number === 0 ? sourceDrops + ownDrops + spoolDrops : 0,
+      clockOffsetMs: clock.offsetMs,
+      clockErrorMs: clock.errorMs,
     }));
     if (parts.length === 0) return;
     metrics.dropped.inc({ cause: 'source' }, sourceDrops);

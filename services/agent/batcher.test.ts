@@ -18,6 +18,8 @@ const head: BatchHead = {
   observedFromMs: 1000,
   observedToMs: 3000,
   sourceDroppedCount: 4,
+  clockOffsetMs: -120,
+  clockErrorMs: 3,
 };
 
 function report(port: number, more: Partial<ConnectionReport['ends']> = {}): ConnectionReport {
@@ -53,6 +55,7 @@ test('a report becomes a flow with times relative to the batch and its texts by 
   const [first, second] = batch.flows;
   assert.equal(batch.sequence, 7);
   assert.equal(batch.sourceDroppedCount, 4);
+  assert.deepEqual([batch.clockOffsetMs, batch.clockErrorMs], [-120, 3]);
   assert.equal(first?.startMs, -100);
   assert.equal(first?.durationMs, 2000);
   assert.equal(first?.reporter, 'source');

@@ -28,6 +28,8 @@ export interface BatchHead extends ReporterIdentity {
   readonly observedFromMs: number;
   readonly observedToMs: number;
   readonly sourceDroppedCount: number;
+  readonly clockOffsetMs: number;
+  readonly clockErrorMs: number;
 }
 
 /** Longest process name that goes into a batch, characters. */
@@ -83,7 +85,7 @@ export function encodeReports(
 ): Buffer {
   const strings = new BatchStrings();
   const flows = reports.map((report) => flowOf(report, head.observedFromMs, sideOf, strings));
-  const batch: FlowBatch = { ...head, samplingRate: 1, clockOffsetMs: 0, clockErrorMs: -1, strings: strings.list, flows };
+  const batch: FlowBatch = { ...head, samplingRate: 1, strings: strings.list, flows };
   return encodeFlowBatch(batch);
 }
 

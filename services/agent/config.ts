@@ -134,6 +134,12 @@ export const AgentConfig = Type.Object(
       minimum: 100,
       description: 'How long one delivery may take before it is tried again, ms.',
     }),
+    clockProbeMs: Type.Integer({
+      default: 30_000,
+      minimum: 1000,
+      description:
+        "How often the agent asks ingest for its time, ms: how far this host's clock is off goes into each batch.",
+    }),
     backoffMinMs: Type.Integer({
       default: 200,
       minimum: 10,

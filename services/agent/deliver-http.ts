@@ -3,6 +3,7 @@ import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { promisify } from 'node:util';
 import { zstdCompress } from 'node:zlib';
+import type { ClockReading } from './clock.ts';
 import type { Sender, SendOutcome } from './deliver.ts';
 
 export interface HttpSenderOptions {
@@ -10,7 +11,17 @@ export interface HttpSenderOptions {
   readonly token: string;
   readonly compression: 'zstd' | 'none';
   readonly timeoutMs: number;
+  /** Told what each answer says of the time. */
+  readonly onTime: (reading: ClockReading) => void;
 }
+
+export interface HttpSender extends Sender {
+  /** Asks for the time, on the connection of the batches; see `followClock`. */
+  askTime(signal: AbortSignal): Promise<'no-answer' | 'first' | 'again'>;
+}
+
+/** Header with the time at which ingest wrote its answer, ms since the epoch. */
+const timeHeader = 'eastwest-time-ms';
 
 export const batchContentType = 'application/vnd.eastwest.flow-batch+avro';
 
@@ -77,53 +88,97 @@ async function readAnswer(answer: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString('utf8', 0, maxAnswerBytes);
 }
 
-export function createHttpSender(options: HttpSenderOptions): Sender {
-  const url = new URL(`${options.ingestUrl.replace(/\/+$/, '')}/v1/flows`);
-  const secure = url.protocol === 'https:';
+interface Question {
+  readonly method: 'POST' | 'GET';
+  readonly path: string;
+  readonly headers: Readonly<Record<string, string | number>>;
+  readonly body: Uint8Array | null;
+}
+
+interface Answer {
+  readonly message: IncomingMessage;
+  /** Whether the connection was open before. */
+  readonly isReused: boolean;
+}
+
+function readingOf(message: IncomingMessage, askedMs: number): ClockReading | null {
+  const header = message.headers[timeHeader];
+  if (typeof header !== 'string' || !/^\d+(\.\d+)?$/.test(header)) return null;
+  return { askedMs, answeredMs: performance.now(), wallMs: Date.now(), serverMs: Number(header) };
+}
+
+/** Asks questions, one after the other, over one connection. */
+function makeExchange({ ingestUrl, onTime }: HttpSenderOptions) {
+  const base = ingestUrl.replace(/\/+$/, '');
+  const secure = base.startsWith('https:');
   const settings = { keepAlive: true, maxSockets: 1 };
   const agent = secure ? new HttpsAgent(settings) : new HttpAgent(settings);
   const request = secure ? httpsRequest : httpRequest;
 
-  function exchange(body: Uint8Array, compressed: boolean, signal: AbortSignal): Promise<IncomingMessage> {
+  function exchange(question: Question, signal: AbortSignal): Promise<Answer> {
+    const { method, path, headers, body } = question;
     return new Promise((resolve, reject) => {
-      const outgoing = request(url, {
-        method: 'POST',
-        agent,
-        signal,
-        headers: {
-          'content-type': batchContentType,
-          'content-length': body.length,
-          ...(compressed ? { 'content-encoding': 'zstd' } : {}),
-          ...(options.token === '' ? {} : { authorization: `Bearer ${options.token}` }),
-        },
+      const outgoing = request(new URL(base + path), { method, agent, signal, headers });
+      // Until it has a connection, a question waits for the one before it.
+      let askedMs = performance.now();
+      outgoing.on('socket', () => {
+        askedMs = performance.now();
       });
-      outgoing.on('response', resolve);
+      outgoing.on('response', (message) => {
+        const reading = readingOf(message, askedMs);
+        if (reading !== null) onTime(reading);
+        resolve({ message, isReused: outgoing.reusedSocket });
+      });
       outgoing.on('error', (error) => {
         // The other end closed the idle connection just as it was used: that says nothing about its health.
-        if (outgoing.reusedSocket && !signal.aborted) resolve(exchange(body, compressed, signal));
+        if (outgoing.reusedSocket && !signal.aborted) resolve(exchange(question, signal));
         else reject(error);
       });
-      outgoing.end(body);
+      outgoing.end(body ?? undefined);
     });
   }
+  return { exchange, close: () => agent.destroy() };
+}
+
+export function createHttpSender(options: HttpSenderOptions): HttpSender {
+  const { exchange, close } = makeExchange(options);
+  const limited = (signal: AbortSignal): AbortSignal =>
+    AbortSignal.any([signal, AbortSignal.timeout(options.timeoutMs)]);
 
   async function post(bytes: Uint8Array, signal: AbortSignal): Promise<SendOutcome> {
     const compressed = options.compression === 'zstd' && bytes.length >= compressFromBytes;
     const body = compressed ? await compress(bytes) : bytes;
-    const answer = await exchange(body, compressed, signal);
-    const text = await readAnswer(answer);
-    return outcomeOf(answer.statusCode ?? 0, answer.headers['retry-after'], text, Date.now());
+    const headers = {
+      'content-type': batchContentType,
+      'content-length': body.length,
+      ...(compressed ? { 'content-encoding': 'zstd' } : {}),
+      ...(options.token === '' ? {} : { authorization: `Bearer ${options.token}` }),
+    };
+    const { message } = await exchange({ method: 'POST', path: '/v1/flows', headers, body }, signal);
+    const text = await readAnswer(message);
+    return outcomeOf(message.statusCode ?? 0, message.headers['retry-after'], text, Date.now());
   }
 
   return {
     async send(batch, signal) {
       try {
-        return await post(batch.bytes, AbortSignal.any([signal, AbortSignal.timeout(options.timeoutMs)]));
+        return await post(batch.bytes, limited(signal));
       } catch (error) {
         const reason = error instanceof Error ? error.message || error.name : String(error);
-        return { kind: 'retry', cause: 'unreachable', detail: `${url.href}: ${reason}` };
+        return { kind: 'retry', cause: 'unreachable', detail: `${options.ingestUrl}: ${reason}` };
       }
     },
-    close: async () => agent.destroy(),
+    async askTime(signal) {
+      try {
+        const question = { method: 'GET', path: '/v1/time', headers: {}, body: null } as const;
+        const { message, isReused } = await exchange(question, limited(signal));
+        await readAnswer(message);
+        return isReused ? 'again' : 'first';
+      } catch {
+        // Whether ingest can be reached is for the deliveries to say.
+        return 'no-answer';
+      }
+    },
+    close: async () => close(),
   };
 }

@@ -9,6 +9,7 @@ import { RuntimeConfig } from '../../lib/runtime/config.ts';
 import { OperatorError } from '../../lib/runtime/exit.ts';
 import { defineService } from '../../lib/runtime/service.ts';
 import { Agent } from './agent.ts';
+import { Clock, type ClockMeasure, followClock, unknownClock } from './clock.ts';
 import { AgentConfig } from './config.ts';
 import { deliver, type Sender, type SendOutcome } from './deliver.ts';
 import { createHttpSender } from './deliver-http.ts';
@@ -43,16 +44,46 @@ async function quietSleep(ms: number, signal: AbortSignal): Promise<void> {
   await sleep(ms, undefined, { signal }).catch(() => undefined);
 }
 
-async function openSender(config: Config, agentId: string, log: Logger): Promise<Sender> {
-  const { agent } = config;
-  if (agent.delivery === 'http') {
-    return createHttpSender({
-      ingestUrl: agent.ingestUrl,
-      token: agent.token,
-      compression: agent.compression,
-      timeoutMs: agent.deliveryTimeoutMs,
-    });
-  }
+/** Where batches go, and what can be known there of this host's clock. */
+interface Outlet {
+  readonly sender: Sender;
+  readonly measureClock: (sinceMs: number) => ClockMeasure;
+  /** Keeps the measure fresh until the signal is aborted. */
+  readonly follow: (signal: AbortSignal) => Promise<void>;
+}
+
+function openHttp(agent: AgentConfig, metrics: AgentMetrics, log: Logger): Outlet {
+  const clock = new Clock({
+    wallMs: Date.now,
+    monotonicMs: () => performance.now(),
+    onJump: (byMs) => {
+      metrics.clockJumps.inc();
+      log.warn({ byMs: Math.round(byMs) }, "this host's clock jumped; it is measured anew");
+    },
+  });
+  const sender = createHttpSender({
+    ingestUrl: agent.ingestUrl,
+    token: agent.token,
+    compression: agent.compression,
+    timeoutMs: agent.deliveryTimeoutMs,
+    onTime: (reading) => clock.add(reading),
+  });
+  const { askTime: ask } = sender;
+  return {
+    sender,
+    measureClock: (sinceMs) => clock.measure(sinceMs),
+    follow: (signal) =>
+      followClock({ clock, ask, intervalMs: agent.clockProbeMs, sleep: quietSleep }, signal),
+  };
+}
+
+async function openOutlet(
+  config: Config,
+  agentId: string,
+  metrics: AgentMetrics,
+  log: Logger,
+): Promise<Outlet> {
+  if (config.agent.delivery === 'http') return openHttp(config.agent, metrics, log);
   // Loaded only where it is used: an agent is small.
   const [{ openBus }, { topicSpecs }, { createBusSender }] = await Promise.all([
     import('../../lib/bus/open.ts'),
@@ -64,7 +95,9 @@ async function openSender(config: Config, agentId: string, log: Logger): Promise
     log,
     clientId: `eastwest-agent-${agentId}`,
   });
-  return createBusSender(bus, topicSpecs(config.bus), agentId);
+  const sender = createBusSender(bus, topicSpecs(config.bus), agentId);
+  // A broker tells no time.
+  return { sender, measureClock: () => unknownClock, follow: async () => {} };
 }
 
 function showSpool(metrics: AgentMetrics, spool: Spool): void {
@@ -146,8 +179,9 @@ export const service = defineService({
       showSpool(metrics, spool);
       metrics.deliveries.inc({ outcome: outcome.kind === 'retry' ? outcome.cause : outcome.kind });
     };
-    const sender = await openSender(config, agentId, log);
+    const { sender, measureClock, follow } = await openOutlet(config, agentId, metrics, log);
     const delivering = new AbortController();
+    const following = follow(delivering.signal);
     const delivery = deliver(
       {
         queue: spool,
@@ -199,6 +233,13 @@ export const service = defineService({
         metrics,
         log,
         nowMs: Date.now,
+        monotonicMs: () => performance.now(),
+        measureClock: (sinceMs) => {
+          const measure = measureClock(sinceMs);
+          metrics.clockOffset.set(measure.offsetMs / 1000);
+          metrics.clockError.set(measure.errorMs < 0 ? -1 : measure.errorMs / 1000);
+          return measure;
+        },
       });
       await agent.start();
       metrics.sourceKind.set({ kind: source.kind }, 1);
@@ -213,7 +254,7 @@ export const service = defineService({
       while (spool.batchCount > 0 && Date.now() < untilMs) await sleep(20);
     } finally {
       delivering.abort();
-      await delivery;
+      await Promise.all([delivery, following]);
       await sender.close();
       unlock();
     }

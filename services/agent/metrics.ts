@@ -63,6 +63,21 @@ export function makeMetrics(registry: Registry) {
       labelNames: ['outcome'],
       registers,
     }),
+    clockOffset: new Gauge({
+      name: 'eastwest_agent_clock_offset_seconds',
+      help: "This host's clock minus that of ingest, as in the newest batch.",
+      registers,
+    }),
+    clockError: new Gauge({
+      name: 'eastwest_agent_clock_error_seconds',
+      help: 'How far the offset may be off, as in the newest batch; -1: not measured.',
+      registers,
+    }),
+    clockJumps: new Counter({
+      name: 'eastwest_agent_clock_jumps_total',
+      help: "Jumps of this host's clock (it was set, or the machine slept).",
+      registers,
+    }),
     spoolBatches: new Gauge({
       name: 'eastwest_agent_spool_batches',
       help: 'Batches that wait for delivery.',
@@ -78,5 +93,6 @@ export function makeMetrics(registry: Registry) {
   // Series that exist from the start can be alerted on.
   for (const cause of dropCauses) metrics.dropped.inc({ cause }, 0);
   for (const outcome of ['delivered', 'refused', ...retryCauses]) metrics.deliveries.inc({ outcome }, 0);
+  metrics.clockError.set(-1);
   return metrics;
 }

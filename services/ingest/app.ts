@@ -2,6 +2,7 @@
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 import { type Bus, MessageTooLargeError } from '../../lib/bus/bus.ts';
+import { failpoint } from '../../lib/runtime/failpoint.ts';
 import { topics } from '../../schemas/topics.ts';
 import { type Format, formatOf, makeBatchReader } from './batches.ts';
 import { drain, encodingOf, readBody } from './body.ts';
@@ -73,6 +74,9 @@ function checkGrant(grant: Grant, { header }: CheckedBatch): void {
     throw refuse('cluster', header.cluster);
 }
 
+/** Header of every answer: the time at which it was written, ms since the epoch, so that agents can measure their clocks. */
+const timeHeader = 'eastwest-time-ms';
+
 /** What the hooks of one request have found out so far. */
 interface Visit {
   readonly grant: Grant;
@@ -80,7 +84,7 @@ interface Visit {
   readonly format: Format;
 }
 
-/** The app with `POST /v1/flows`. Every answer that refuses is a problem document. */
+/** The app with `POST /v1/flows` and `GET /v1/time`. Every answer that refuses is a problem document. */
 export function buildIngest(parts: IngestParts): FastifyInstance {
   const { config, metrics } = parts;
   const app = fastify({
@@ -162,6 +166,7 @@ export function buildIngest(parts: IngestParts): FastifyInstance {
     const batches = readOrBury(request, request.body, visit, bus);
     for (const batch of batches) checkGrant(visit.grant, batch);
     if (batches.length > 0) await append(bus, batches);
+    failpoint('ingest.appended');
     const flows = batches.reduce((sum, { flowCount }) => sum + flowCount, 0);
     metrics.batches.inc({ format: visit.format }, batches.length);
     metrics.flows.inc(flows);
@@ -220,6 +225,13 @@ export function buildIngest(parts: IngestParts): FastifyInstance {
     ),
   );
   app.post('/v1/flows', { onRequest: enter }, handle);
+  // Asked without a token: it gives away nothing but the time.
+  app.get('/v1/time', async (_, reply) =>
+    reply.header('cache-control', 'no-store').send({ timeMs: parts.now() }),
+  );
+  app.addHook('onSend', async (_, reply) => {
+    reply.header(timeHeader, String(parts.now()));
+  });
   const leave = async (request: FastifyRequest): Promise<void> => visits.get(request)?.account.close();
   app.addHook('onResponse', leave);
   app.addHook('onRequestAbort', leave);

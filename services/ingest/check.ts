@@ -50,6 +50,8 @@ function checkHeader(header: BatchHeader, prefix: string): void {
   if (header.network === '') throw refuse('network', 'is empty');
   if (header.sequence < 1) throw refuse('sequence', `is ${header.sequence}, must be 1 or more`);
   if (header.samplingRate < 1) throw refuse('samplingRate', `is ${header.samplingRate}, must be 1 or more`);
+  if (header.clockErrorMs < -1)
+    throw refuse('clockErrorMs', `is ${header.clockErrorMs}, must be -1 (not measured), 0 or more`);
   if (header.observedToMs < header.observedFromMs) throw refuse('observedToMs', 'is before observedFromMs');
 }
 
@@ -60,8 +62,10 @@ function checkTimes(
   nowMs: number,
   prefix: string,
 ): void {
-  const earliest = nowMs - limits.maxAgeMs;
-  const latest = nowMs + limits.maxClockAheadMs;
+  // Limits are those of the common clock; times are by the agent's.
+  const offsetMs = header.clockErrorMs >= 0 ? header.clockOffsetMs : 0;
+  const earliest = nowMs - limits.maxAgeMs + offsetMs;
+  const latest = nowMs + limits.maxClockAheadMs + offsetMs;
   const check = (field: string, ms: number): void => {
     if (ms >= earliest && ms <= latest) return;
     const side =
@@ -69,7 +73,8 @@ function checkTimes(
         ? `over ${limits.maxAgeMs} ms in the past (ingest.maxAgeMs)`
         : `over ${limits.maxClockAheadMs} ms in the future (ingest.maxClockAheadMs)`;
     const shown = Math.abs(ms) <= 8.64e15 ? new Date(ms).toISOString() : `${ms} ms`;
-    throw refusedBatch('time-out-of-range', field, `is ${shown}, ${side}`, prefix);
+    const clock = offsetMs === 0 ? '' : ` by a clock that is ${offsetMs} ms ahead of this one`;
+    throw refusedBatch('time-out-of-range', field, `is ${shown}${clock}, ${side}`, prefix);
   };
   check('observedFromMs', header.observedFromMs);
   check('observedToMs', header.observedToMs);

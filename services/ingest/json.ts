@@ -246,6 +246,9 @@ function toFlowBatch(batch: JsonFlowBatch, prefix: string): FlowBatch {
       'is missing; bootId and sequence go together',
     );
   }
+  if (batch.clockOffsetMs !== undefined && batch.clockErrorMs === undefined) {
+    throw read.refuse('clockErrorMs', 'is missing; clockOffsetMs counts only with it');
+  }
   const timed = batch.flows.map((flow, i) => timesOf(flow, `flows[${i}]`, read));
   const span = { fromMs: Number.POSITIVE_INFINITY, toMs: 0 };
   for (const { startMs, durationMs } of timed) {
@@ -271,8 +274,8 @@ function toFlowBatch(batch: JsonFlowBatch, prefix: string): FlowBatch {
     observedToMs: Math.max(fromMs, toMs),
     sourceDroppedCount: batch.sourceDroppedCount ?? 0,
     samplingRate: batch.samplingRate ?? 1,
-    clockOffsetMs: 0,
-    clockErrorMs: -1,
+    clockOffsetMs: batch.clockOffsetMs ?? 0,
+    clockErrorMs: batch.clockErrorMs ?? -1,
     flows: timed.map((flow, i) => toFlow(flow, `flows[${i}]`, fromMs, read, strings)),
     strings: strings.list,
   };

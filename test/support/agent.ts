@@ -37,13 +37,15 @@ export interface ReceivedBatch {
   readonly network: string;
   readonly sourceKind: string;
   readonly sourceDroppedCount: number;
+  readonly clockOffsetMs: number;
+  readonly clockErrorMs: number;
   readonly authorization: string;
   /** SHA-256 of the batch's bytes. */
   readonly digest: string;
   readonly flows: readonly ReceivedFlow[];
 }
 
-/** Prints its port, then one JSON line a batch; answers what its standard input last said (a status). */
+/** Prints its port, then one JSON line a batch; answers what its standard input last said (a status), with its own time. */
 const receiverProgram = `
 import { createHash } from 'node:crypto';
 import { createServer } from 'node:http';
@@ -52,11 +54,14 @@ import { zstdDecompressSync } from 'node:zlib';
 const { decodeFlowBatch } = await import(new URL('lib/wire/flow-batch.ts', process.argv[1]));
 const { formatAddress, toMapped } = await import(new URL('lib/net/address.ts', process.argv[1]));
 let status = 202;
+const skewMs = Number(process.argv[3] ?? 0);
 createInterface({ input: process.stdin }).on('line', (line) => { status = Number(line); });
 const text = (bytes) => formatAddress(toMapped(bytes));
 const server = createServer(async (request, response) => {
   const chunks = [];
   for await (const chunk of request) chunks.push(chunk);
+  response.setHeader('eastwest-time-ms', Date.now() + skewMs);
+  if (request.method === 'GET') return response.writeHead(200).end('{}');
   let body = Buffer.concat(chunks);
   if (request.headers['content-encoding'] === 'zstd') body = zstdDecompressSync(body);
   if (status === 202) {
@@ -72,8 +77,9 @@ const server = createServer(async (request, response) => {
       process: batch.strings[flow.processName], startMs: batch.observedFromMs + flow.startMs,
       endMs: batch.observedFromMs + flow.startMs + flow.durationMs,
     }));
-    const { agentId, bootId, sequence, network, sourceKind, sourceDroppedCount } = batch;
+    const { agentId, bootId, sequence, network, sourceKind, sourceDroppedCount, clockOffsetMs, clockErrorMs } = batch;
     console.log(JSON.stringify({ agentId, bootId, sequence, network, sourceKind, sourceDroppedCount,
+      clockOffsetMs, clockErrorMs,
       authorization: request.headers.authorization ?? '', digest: createHash('sha256').update(body).digest('hex'), flows }));
   }
   response.writeHead(status, { 'content-type': 'application/problem+json' });
@@ -152,10 +158,13 @@ export async function firstLine(child: ChildProcess, onLine: (line: string) => v
   });
 }
 
-export async function startReceiver(options: { namespace?: string; port?: number } = {}): Promise<Receiver> {
+/** `skewMs`: how far its clock is ahead of this machine's. */
+export async function startReceiver(
+  options: { namespace?: string; port?: number; skewMs?: number } = {},
+): Promise<Receiver> {
   const child = startProgram(receiverProgram, {
     ...(options.namespace === undefined ? {} : { namespace: options.namespace }),
-    args: [String(options.port ?? 0)],
+    args: [String(options.port ?? 0), String(options.skewMs ?? 0)],
   });
   const batches: ReceivedBatch[] = [];
   const port = Number(await firstLine(child, (line) => batches.push(JSON.parse(line) as ReceivedBatch)));
