@@ -102,6 +102,53 @@ export const SourceConfig = Type.Union([
   RetiredSource,
 ]);
 
+export const NamesConfig = Type.Object(
+  {
+    intervalMs: Type.Integer({
+      minimum: 100,
+      default: 60_000,
+      description: 'Milliseconds between two look-ups of all names.',
+    }),
+    timeoutMs: Type.Integer({
+      minimum: 10,
+      default: 2000,
+      description: 'How long one server has to answer before it is asked again, milliseconds.',
+    }),
+    tries: Type.Integer({ minimum: 1, maximum: 10, default: 2, description: 'How often a server is asked.' }),
+    servers: Type.Array(Type.String({ minLength: 1 }), {
+      default: [],
+      description: 'DNS servers, as addresses with or without :port. Empty: those of the system.',
+    }),
+    concurrency: Type.Integer({
+      minimum: 1,
+      maximum: 256,
+      default: 8,
+      description: 'Most names that are looked up at once.',
+    }),
+    maxLookups: Type.Integer({
+      minimum: 1,
+      default: 1000,
+      description: 'Most DNS names of one source that are looked up; the log says how many are not.',
+    }),
+    maxAddressesPerName: Type.Integer({
+      minimum: 1,
+      default: 256,
+      description: 'Most addresses that one listed name has at a time.',
+    }),
+    keepMs: Type.Integer({
+      minimum: 0,
+      default: 600_000,
+      description:
+        "Milliseconds that an address stays the name's after the last answer that held it: many names answer with a few of their addresses at a time.",
+    }),
+  },
+  {
+    ...closed,
+    default: {},
+    description: 'Look-ups of the addresses of listed DNS names (`resolve: true` in a hosts file).',
+  },
+);
+
 export const KubelinkConfig = Type.Object(
   {
     sources: Type.Array(SourceConfig, {
@@ -142,6 +189,7 @@ export const KubelinkConfig = Type.Object(
       description:
         'Milliseconds between two statements of each source that it has told everything up to a moment (its watermark). Flows are certain of their names only behind it.',
     }),
+    names: NamesConfig,
     rescanMs: Type.Integer({
       minimum: 100,
       default: 15_000,
@@ -186,6 +234,7 @@ export const KubelinkConfig = Type.Object(
 export type ManifestsSource = Static<typeof ManifestsSource>;
 export type HostsSource = Static<typeof HostsSource>;
 export type LocalHostSource = Static<typeof LocalHostSource>;
+export type NamesConfig = Static<typeof NamesConfig>;
 export type ApiSource = Static<typeof ApiSource>;
 export type SourceConfig = Static<typeof SourceConfig>;
 export type KubelinkConfig = Static<typeof KubelinkConfig>;

@@ -183,6 +183,10 @@ class Kubelink implements RunningKubelink {
         if (found?.source !== name || found.event?.type !== 'cluster') return null;
         return found.event.uid ?? null;
       },
+      event: (key) => {
+        const found = this.#state.find(key);
+        return found?.source === name ? found.event : null;
+      },
       completeToMs: () => this.#restoredMarks.get(name) ?? 0,
       refresh: async (signal) => {
         await release();

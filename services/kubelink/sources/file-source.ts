@@ -13,6 +13,8 @@ export interface FileEntity {
   readonly event: InventoryEvent;
   /** Pod ranges it was given (nodes). */
   readonly podCidrs: readonly string[];
+  /** DNS names whose addresses are to be looked up (listed names). */
+  readonly lookups?: readonly string[];
 }
 
 /** What a file says. `ref` is the name of a thing within its source. */
@@ -32,8 +34,8 @@ export interface FileSourceOptions {
   readonly log: Logger;
   /** Ends of names of files that are read, such as `.csv`; names are compared in lower case. Default: YAML and JSON. */
   readonly extensions?: readonly string[];
-  /** Reads the text of a file. Must not throw. */
-  readonly read: (text: string, path: string) => FileContents;
+  /** Reads the text of a file. Must neither throw nor reject. */
+  readonly read: (text: string, path: string) => FileContents | Promise<FileContents>;
   /** Events that follow from all files together. */
   readonly derived: (entities: readonly FileEntity[]) => readonly InventoryEvent[];
 }
@@ -145,7 +147,8 @@ export class FileSource implements Source {
         return { stamp: '', contents: known?.contents ?? empty, failure: reading.message };
       case 'read': {
         if (reading.stamp === '') this.#look?.ask();
-        const contents = keepUnreadable(known?.contents ?? empty, this.#options.read(reading.text, path));
+        const now = await this.#options.read(reading.text, path);
+        const contents = keepUnreadable(known?.contents ?? empty, now);
         return { stamp: reading.stamp, contents, failure: '' };
       }
     }

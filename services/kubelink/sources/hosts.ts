@@ -1,14 +1,13 @@
-/** A source of VMs, bare-metal hosts and named ranges in files (`schemas/hosts-file.ts`). */
-import type { Logger } from 'pino';
+/** Reads files of VMs, bare-metal hosts, named ranges and DNS names (`schemas/hosts-file.ts`). */
 import Type from 'typebox';
-import type { RangeEvent, WorkloadEvent } from '../../../lib/inventory/events.ts';
-import { HostEntry, RangeEntry } from '../../../schemas/hosts-file.ts';
+import type { NameEvent, RangeEvent, WorkloadEvent } from '../../../lib/inventory/events.ts';
+import { HostEntry, NameEntry, RangeEntry } from '../../../schemas/hosts-file.ts';
 import { defaultNetwork } from '../../../schemas/inventory-event.ts';
-import type { HostsSource, KubelinkConfig } from '../config.ts';
 import { type FileDocument, parseDocuments } from '../documents.ts';
 import { canonicalAddress, checkedCidr, intervals, timeOf } from '../manifests/common.ts';
 import { checker, FieldError } from '../validate.ts';
-import { type FileContents, type FileEntity, FileSource } from './file-source.ts';
+import { csvHosts } from './csv-hosts.ts';
+import type { FileContents, FileEntity } from './file-source.ts';
 
 /** The frame of a hosts file; what stands in the lists is checked entry by entry. */
 const checkFrame = checker(
@@ -17,12 +16,16 @@ const checkFrame = checker(
       network: Type.Optional(Type.String({ minLength: 1 })),
       hosts: Type.Optional(Type.Union([Type.Array(Type.Unknown()), Type.Null()])),
       ranges: Type.Optional(Type.Union([Type.Array(Type.Unknown()), Type.Null()])),
+      names: Type.Optional(Type.Union([Type.Array(Type.Unknown()), Type.Null()])),
     },
     { additionalProperties: false },
   ),
 );
 const checkHost = checker(HostEntry);
 const checkRange = checker(RangeEntry);
+const checkName = checker(NameEntry);
+const lists = ['hosts', 'ranges', 'names'] as const;
+type List = (typeof lists)[number];
 
 function hostEvent(host: HostEntry, fileNetwork: string): WorkloadEvent {
   const sinceMs = timeOf(host.since, 'since');
@@ -62,7 +65,24 @@ function rangeEvent(range: RangeEntry, fileNetwork: string): RangeEvent {
   };
 }
 
-function refOf(list: string, entry: unknown): string | null {
+/** A DNS name as it is compared: small letters, no dot at the end. */
+function canonicalName(dns: string): string {
+  return dns.toLowerCase().replace(/\.$/, '');
+}
+
+function nameEvent(entry: NameEntry): NameEvent {
+  return {
+    v: 1,
+    type: 'name',
+    name: entry.name,
+    dns: [...new Set(entry.dns.map(canonicalName))],
+    zone: entry.zone ?? 'outside',
+    labels: entry.labels ?? {},
+    addresses: [],
+  };
+}
+
+function refOf(list: List, entry: unknown): string | null {
   if (typeof entry !== 'object' || entry === null) return null;
   const id = 'id' in entry && list === 'hosts' ? entry.id : undefined;
   const name = 'name' in entry ? entry.name : undefined;
@@ -72,71 +92,103 @@ function refOf(list: string, entry: unknown): string | null {
 
 type Entry = FileEntity | { readonly message: string };
 
-function readHost(entry: unknown, network: string): Entry {
-  const checked = checkHost(entry);
-  return checked.ok ? { event: hostEvent(checked.value, network), podCidrs: [] } : checked;
+function readEntry(list: List, entry: unknown, network: string): Entry {
+  switch (list) {
+    case 'hosts': {
+      const checked = checkHost(entry);
+      return checked.ok ? { event: hostEvent(checked.value, network), podCidrs: [] } : checked;
+    }
+    case 'ranges': {
+      const checked = checkRange(entry);
+      return checked.ok ? { event: rangeEvent(checked.value, network), podCidrs: [] } : checked;
+    }
+    case 'names': {
+      const checked = checkName(entry);
+      if (!checked.ok) return checked;
+      const event = nameEvent(checked.value);
+      const lookups = checked.value.resolve === true ? event.dns.filter((dns) => !dns.startsWith('*')) : [];
+      return { event, podCidrs: [], lookups };
+    }
+  }
 }
 
-function readRange(entry: unknown, network: string): Entry {
-  const checked = checkRange(entry);
-  return checked.ok ? { event: rangeEvent(checked.value, network), podCidrs: [] } : checked;
-}
+/** Collects what a file says, entry by entry. */
+class Contents implements FileContents {
+  readonly entities = new Map<string, FileEntity>();
+  readonly malformed: { ref: string | null; message: string }[] = [];
+  readonly ignored = new Map<never, number>();
 
-/** Reads the text of a hosts file. An entry that names the same host or range as an earlier one is malformed. */
-export function readHosts(text: string): FileContents {
-  const entities = new Map<string, FileEntity>();
-  const { documents, problems } = parseDocuments(text);
-  const malformed: { ref: string | null; message: string }[] = problems.map(({ place, message }) => ({
-    ref: null,
-    message: `${place}: ${message}`,
-  }));
-  const takeOne = (place: string, list: string, entry: unknown, network: string): void => {
+  /** `place` says where it stands; `wording` puts a field's name into the words of the file. */
+  take(
+    place: string,
+    list: List,
+    entry: unknown,
+    network: string,
+    wording: (message: string) => string = (message) => message,
+  ): void {
     const ref = refOf(list, entry);
     const at = `${place}${ref === null ? '' : ` (${ref.slice(list.length + 1)})`}`;
     try {
-      const read = list === 'hosts' ? readHost(entry, network) : readRange(entry, network);
-      if ('message' in read) malformed.push({ ref, message: `${at}: ${read.message}` });
-      else if (ref !== null && !entities.has(ref)) entities.set(ref, read);
-      else malformed.push({ ref, message: `${at}: named twice; the first entry counts` });
+      const read = readEntry(list, entry, network);
+      if ('message' in read) this.malformed.push({ ref, message: `${at}: ${wording(read.message)}` });
+      else if (ref !== null && !this.entities.has(ref)) this.entities.set(ref, read);
+      else this.malformed.push({ ref, message: `${at}: named twice; the first entry counts` });
     } catch (error) {
       if (!(error instanceof FieldError)) throw error;
-      malformed.push({ ref, message: `${at}: ${error.message}` });
+      this.malformed.push({ ref, message: `${at}: ${wording(error.message)}` });
     }
-  };
+  }
+}
+
+/** Reads YAML or JSON. An entry that names the same thing as an earlier one is malformed. */
+export function readHosts(text: string): FileContents {
+  const contents = new Contents();
+  const { documents, problems } = parseDocuments(text);
+  for (const { place, message } of problems) {
+    contents.malformed.push({ ref: null, message: `${place}: ${message}` });
+  }
   const take = ({ place, value }: FileDocument): void => {
     const frame = checkFrame(value);
     if (!frame.ok) {
-      malformed.push({
+      contents.malformed.push({
         ref: null,
-        message: `${place}: ${frame.message} (a hosts file has hosts, ranges, network)`,
+        message: `${place}: ${frame.message} (a hosts file has hosts, ranges, names, network)`,
       });
       return;
     }
     const network = frame.value.network ?? defaultNetwork;
-    for (const list of ['hosts', 'ranges'] as const) {
+    for (const list of lists) {
       (frame.value[list] ?? []).forEach((entry, i) => {
-        takeOne(`${place}, ${list}[${i}]`, list, entry, network);
+        contents.take(`${place}, ${list}[${i}]`, list, entry, network);
       });
     }
   };
   documents.forEach(take);
-  return { entities, malformed, ignored: new Map() };
+  return contents;
 }
 
-export function hostsSource(
-  name: string,
-  source: HostsSource,
-  config: KubelinkConfig,
-  log: Logger,
-): FileSource {
-  return new FileSource({
-    name,
-    path: source.path,
-    limits: config,
-    debounceMs: config.debounceMs,
-    rescanMs: config.rescanMs,
-    log,
-    read: readHosts,
-    derived: () => [],
-  });
+/** Reads CSV: a header, and a host a line. A wrong header reads nothing, a wrong line nothing of that line. */
+export function readCsvHosts(text: string): FileContents {
+  const contents = new Contents();
+  const { problems, entries, titleOf } = csvHosts(text);
+  for (const message of problems) contents.malformed.push({ ref: null, message });
+  const wording = (message: string): string => {
+    const field = /^[^\s:]+(?=: )/.exec(message)?.[0];
+    return field === undefined ? message : `column ${titleOf(field)}${message.slice(field.length)}`;
+  };
+  for (const one of entries) {
+    const place = `line ${one.line}`;
+    if ('entry' in one) contents.take(place, 'hosts', one.entry, defaultNetwork, wording);
+    else {
+      const at = one.id === null ? place : `${place} (${one.id})`;
+      const ref = one.id === null ? null : `hosts/${one.id}`;
+      contents.malformed.push({ ref, message: `${at}: ${one.message}` });
+    }
+  }
+  return contents;
+}
+
+/** Reads a file by its name: `.csv` as CSV, all else as YAML or JSON. */
+export function readHostsFile(text: string, path: string): FileContents {
+  return path.toLowerCase().endsWith('.csv') ? readCsvHosts(text) : readHosts(text);
 }

@@ -6,7 +6,7 @@ import type { Bus } from '../../../lib/bus/bus.ts';
 import { OperatorError } from '../../../lib/runtime/exit.ts';
 import type { KubelinkConfig, SourceConfig } from '../config.ts';
 import { FieldError } from '../validate.ts';
-import { hostsSource } from './hosts.ts';
+import { hostsSource } from './hosts-source.ts';
 import { localHostSource } from './local-host.ts';
 import { manifestsSource } from './manifests.ts';
 import { putSource } from './put.ts';

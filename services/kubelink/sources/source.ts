@@ -30,6 +30,8 @@ export interface SourceSink {
 export interface Restored {
   /** `uid` of the cluster event that stands there; `null` where there is none. */
   clusterUid(cluster: string): string | null;
+  /** What stands there of one entity; `null` where nothing does. */
+  event(key: string): InventoryEvent | null;
   /** The newest watermark that stands there, ms; 0 where there is none. Good for {@link SourceSink.snapshot}. */
   completeToMs(): number;
   /**
@@ -44,6 +46,7 @@ export interface Restored {
 /** Of a source that was never heard of. */
 export const unrestored: Restored = {
   clusterUid: () => null,
+  event: () => null,
   completeToMs: () => 0,
   refresh: () => Promise.resolve(),
   release: () => {},
