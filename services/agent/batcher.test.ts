@@ -43,6 +43,7 @@ function report(port: number, more: Partial<ConnectionReport['ends']> = {}): Con
     connectionCount: 1,
     state: 'open',
     processName: 'curl',
+    hints: { source: 'pod-uid', destination: '' },
   };
 }
 
@@ -63,7 +64,9 @@ test('a report becomes a flow with times relative to the batch and its texts by 
   assert.equal(first?.destinationAddress.length, 16);
   assert.equal(first?.originalDestinationAddress.length, 0);
   assert.equal(batch.strings[first?.processName ?? 0], 'curl');
-  assert.equal(batch.strings.length, 2);
+  assert.equal(batch.strings[first?.sourceHint ?? 0], 'pod-uid');
+  assert.equal(first?.destinationHint, 0);
+  assert.equal(batch.strings.length, 3);
   assert.equal(formatAddress(toMapped(second?.originalDestinationAddress ?? new Uint8Array(4))), '10.96.0.1');
 });
 

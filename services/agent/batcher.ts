@@ -72,8 +72,8 @@ function flowOf(
     actionReason: 0,
     dnsName: 0,
     processName: strings.index(report.processName.slice(0, maxProcessNameLength)),
-    sourceHint: 0,
-    destinationHint: 0,
+    sourceHint: strings.index(report.hints.source),
+    destinationHint: strings.index(report.hints.destination),
   };
 }
 

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { decodeCheckpoint, encodeCheckpoint } from './checkpoint.ts';
 import { type ConnectionReport, ConnectionTable, type ConnectionTableOptions } from './connections.ts';
-import type { ConnectionEvent, Counters } from './flow-event.ts';
+import { type ConnectionEvent, type Counters, noHints } from './flow-event.ts';
 
 const startMs = 1_700_000_000_000;
 
@@ -51,6 +51,7 @@ function event(
     counters: null,
     ageMs: null,
     processName: '',
+    hints: noHints,
     ...rest,
   };
 }

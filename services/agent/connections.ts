@@ -4,7 +4,7 @@
  */
 import type { State } from '../../schemas/closed-lists.ts';
 import { type Checkpoint, connectionName, maxCheckpointConnections, type Reported } from './checkpoint.ts';
-import type { ConnectionEvent, Counters, Ends, FlowEvent } from './flow-event.ts';
+import type { ConnectionEvent, Counters, Ends, FlowEvent, PodHints } from './flow-event.ts';
 
 /** What one report says of one connection. Times are ms since the epoch. */
 export interface ConnectionReport {
@@ -19,6 +19,7 @@ export interface ConnectionReport {
   readonly connectionCount: 0 | 1;
   readonly state: State;
   readonly processName: string;
+  readonly hints: PodHints;
 }
 
 export interface ConnectionTableOptions {
@@ -42,6 +43,7 @@ interface Connection {
   endMs: number | null;
   state: State;
   processName: string;
+  hints: PodHints;
   counters: Counters;
   hasCounters: boolean;
   reported: Counters;
@@ -63,6 +65,14 @@ const noCounters: Counters = { bytesForward: 0, bytesReverse: 0, packetsForward:
 
 /** Dumps that must lack a connection before its end is taken for missed: one may have been read just before it began. */
 const missedDumpLimit = 2;
+
+function mergeHints(known: PodHints, heard: PodHints): PodHints {
+  if (heard.source === '' && heard.destination === '') return known;
+  return {
+    source: heard.source === '' ? known.source : heard.source,
+    destination: heard.destination === '' ? known.destination : heard.destination,
+  };
+}
 
 function larger(a: Counters, b: Counters): Counters {
   return {
@@ -208,6 +218,7 @@ export class ConnectionTable {
       endMs: event.state === 'closed' ? event.timeMs : null,
       state: event.state,
       processName: event.processName,
+      hints: event.hints,
       counters: event.counters ?? noCounters,
       hasCounters: event.counters !== null,
       reported: noCounters,
@@ -278,6 +289,7 @@ export class ConnectionTable {
   #absorb(connection: Connection, event: ConnectionEvent): void {
     if (event.counters !== null) this.#absorbCounters(connection, event.counters);
     if (event.processName !== '') connection.processName = event.processName;
+    connection.hints = mergeHints(connection.hints, event.hints);
     // A dump may be older than the last event: nothing reopens.
     if (event.state === 'unknown' || connection.state === 'closed') return;
     if (connection.state === 'open' && event.state === 'new') return;
@@ -372,6 +384,7 @@ export class ConnectionTable {
       connectionCount: connection.uncounted ? 1 : 0,
       state: connection.state,
       processName: connection.processName,
+      hints: connection.hints,
     };
     connection.uncounted = false;
     connection.reported = counters;

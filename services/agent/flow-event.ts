@@ -24,6 +24,14 @@ export interface Counters {
   readonly packetsReverse: number;
 }
 
+/** Uids of the pods at both ends, as far as this host knows them of its own processes; empty where not. */
+export interface PodHints {
+  readonly source: string;
+  readonly destination: string;
+}
+
+export const noHints: PodHints = { source: '', destination: '' };
+
 export interface ConnectionEvent {
   /**
    * `begin`: seen to open. `update`: its state or process is news. `seen`: found in a dump of open connections.
@@ -42,6 +50,7 @@ export interface ConnectionEvent {
   readonly ageMs: number | null;
   /** Process on this host's side, or empty. */
   readonly processName: string;
+  readonly hints: PodHints;
 }
 
 /** Marks the dump of all open connections, so that those whose end was missed are noticed. */

@@ -4,7 +4,7 @@
  * Each tuple is `src= dst=` with `sport= dport=` or `type= code= id=`, and `packets= bytes=` where accounting is on.
  */
 import type { State } from '../../../schemas/closed-lists.ts';
-import type { ConnectionEvent, Counters, Ends } from '../flow-event.ts';
+import { type ConnectionEvent, type Counters, type Ends, noHints } from '../flow-event.ts';
 
 export interface Tuple {
   source: string;
@@ -276,5 +276,7 @@ export function conntrackEvent(line: ConntrackLine, nowMs: number): ConnectionEv
     counters: countersOf(line),
     ageMs: line.ageSeconds === null ? null : line.ageSeconds * 1000,
     processName: '',
+    // The kernel's table names no process.
+    hints: noHints,
   };
 }

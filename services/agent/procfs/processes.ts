@@ -4,6 +4,15 @@
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
+import { podUidOf } from './pod-uid.ts';
+
+/** Whose a socket is. */
+export interface SocketOwner {
+  /** Name of the process. */
+  readonly name: string;
+  /** Uid of its pod, or empty. */
+  readonly podUid: string;
+}
 
 export interface ProcessNamesOptions {
   /** Folder of the process files. */
@@ -69,7 +78,7 @@ export class ProcessNames {
   }
 
   /** Looks for the wanted sockets; calls `onFound` for each one found now. */
-  search(onFound: (inode: number, name: string) => void): void {
+  search(onFound: (inode: number, owner: SocketOwner) => void): void {
     if (this.#wanted.size === 0) return;
     const { nowMs, budgetMs } = this.#options;
     const untilMs = nowMs() + budgetMs;
@@ -95,19 +104,19 @@ export class ProcessNames {
     this.#queue = list(this.#options.root).filter((name) => /^\d+$/.test(name));
   }
 
-  #searchProcess(pid: string, onFound: (inode: number, name: string) => void): void {
+  #searchProcess(pid: string, onFound: (inode: number, owner: SocketOwner) => void): void {
     const folder = `${this.#options.root}/${pid}/fd`;
-    let name: string | null = null;
+    let owner: SocketOwner | null = null;
     for (const descriptor of list(folder)) {
       const target = readOr(() => readlinkSync(`${folder}/${descriptor}`), '');
       if (!target.startsWith('socket:[')) continue;
       const inode = Number(target.slice(8, -1));
       if (!this.#wanted.delete(inode)) continue;
-      name ??= this.#nameOf(pid);
-      onFound(inode, name);
+      owner ??= this.#ownerOf(pid);
+      onFound(inode, owner);
       if (this.#wanted.size === 0) break;
     }
-    if (name !== null) {
+    if (owner !== null) {
       this.#recentOwners = [pid, ...this.#recentOwners.filter((other) => other !== pid)].slice(
         0,
         maxRecentOwners,
@@ -115,11 +124,12 @@ export class ProcessNames {
     }
   }
 
-  #nameOf(pid: string): string {
+  #ownerOf(pid: string): SocketOwner {
     const folder = `${this.#options.root}/${pid}`;
     const comm = readOr(() => readFileSync(`${folder}/comm`, 'utf8'), '').trim();
     const exe = readOr(() => readlinkSync(`${folder}/exe`), '');
     const argument0 = readOr(() => readFileSync(`${folder}/cmdline`, 'utf8'), '').split('\0')[0] ?? '';
-    return processName(comm, exe, argument0);
+    const cgroup = readOr(() => readFileSync(`${folder}/cgroup`, 'utf8'), '');
+    return { name: processName(comm, exe, argument0), podUid: podUidOf(cgroup) };
   }
 }

@@ -12,8 +12,9 @@ const own = '0100007F';
 const other = '0200000A';
 
 /** A table with the events of each pass; process 7 has every socket that is looked for. */
-function makePasses() {
+function makePasses(pods: ReadonlyMap<number, string> = new Map()) {
   const wanted = new Set<number>();
+  const podOf = (inode: number): string => pods.get(inode) ?? '';
   let isFound = true;
   const table = new SocketTable({
     isOwn: (address) => address.startsWith('127.') || address === '10.0.0.1',
@@ -32,7 +33,7 @@ function makePasses() {
     table.endPass(nowMs, (event) => events.push(event));
     if (isFound) {
       for (const inode of wanted) {
-        table.named(inode, `process-${inode}`);
+        table.owned(inode, { name: `process-${inode}`, podUid: podOf(inode) });
         wanted.delete(inode);
       }
     }
@@ -141,4 +142,29 @@ test('a process has the name of its program, even where its main thread has anot
   assert.equal(processName('python3', '/usr/bin/python3.11', 'python3'), 'python3');
   assert.equal(processName('java', '/usr/lib/jvm/bin/java (deleted)', '/usr/bin/java'), 'java');
   assert.equal(processName('kworker', '', ''), 'kworker');
+});
+
+test('the pod of a process is told for the end that the process is, at loopback for both', () => {
+  const { pass } = makePasses(
+    new Map([
+      [5, 'client-pod'],
+      [6, 'server-pod'],
+      [7, 'opener'],
+      [8, 'taker'],
+    ]),
+  );
+  pass(server);
+  const events = pass(
+    server,
+    [`0100000A:9C40 ${other}:01BB`, established, 5],
+    [`0100000A:1F90 ${other}:9C41`, established, 6],
+    [`${own}:9C42 ${own}:1F90`, established, 7],
+    [`${own}:1F90 ${own}:9C42`, established, 8],
+    [`0100000A:9C43 ${other}:01BB`, established, 9],
+  );
+  const hints = new Map(events.map(({ ends, hints: found }) => [ends.sourcePort, found]));
+  assert.deepEqual(hints.get(40_000), { source: 'client-pod', destination: '' });
+  assert.deepEqual(hints.get(40_001), { source: '', destination: 'server-pod' });
+  assert.deepEqual(hints.get(40_002), { source: 'opener', destination: 'taker' });
+  assert.deepEqual(hints.get(40_003), { source: '', destination: '' });
 });

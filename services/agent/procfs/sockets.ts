@@ -3,8 +3,9 @@
  * connection are one connection. A TIME_WAIT row shows a connection that came and went between two reads.
  */
 import type { State } from '../../../schemas/closed-lists.ts';
-import type { ConnectionEvent, Ends } from '../flow-event.ts';
+import { type ConnectionEvent, type Ends, noHints, type PodHints } from '../flow-event.ts';
 import { type Endpoint, parseEndpoints, socketStates } from './parse.ts';
+import type { SocketOwner } from './processes.ts';
 
 export type SocketProtocol = 'tcp' | 'udp';
 
@@ -34,6 +35,7 @@ interface Connection {
   rowCount: number;
   state: State;
   processName: string;
+  hints: PodHints;
   isNew: boolean;
   changed: boolean;
   /** Socket whose process is the connection's; 0: none yet. */
@@ -46,6 +48,8 @@ interface Row {
   readonly connection: Connection;
   /** This row is the end whose process is reported. */
   readonly isReported: boolean;
+  /** Its socket opened the connection. */
+  readonly isSource: boolean;
   inode: number;
   state: number;
   pass: number;
@@ -215,11 +219,19 @@ export class SocketTable {
     if (this.#listening.size > maxListeningTexts) this.#listening.clear();
   }
 
-  named(inode: number, name: string): void {
+  owned(inode: number, { name, podUid }: SocketOwner): void {
     const row = this.#byInode.get(inode);
-    if (row === undefined || !row.isReported || row.connection.processName === name) return;
-    row.connection.processName = name;
-    row.connection.changed = true;
+    if (row === undefined) return;
+    const { connection } = row;
+    if (row.isReported && connection.processName !== name) {
+      connection.processName = name;
+      connection.changed = true;
+    }
+    const end = row.isSource ? 'source' : 'destination';
+    if (podUid !== '' && connection.hints[end] !== podUid) {
+      connection.hints = { ...connection.hints, [end]: podUid };
+      connection.changed = true;
+    }
   }
 
   /** Tells what is new since the last call. */
@@ -257,6 +269,7 @@ export class SocketTable {
       counters: null,
       ageMs: null,
       processName: connection.processName,
+      hints: connection.hints,
     };
   }
 
@@ -287,6 +300,7 @@ export class SocketTable {
         rowCount: 0,
         state: 'unknown',
         processName: '',
+        hints: noHints,
         isNew: true,
         changed: false,
         inode: 0,
@@ -299,6 +313,7 @@ export class SocketTable {
     const added: Row = {
       connection,
       isReported: isClient || !isLoopback,
+      isSource: isClient,
       inode: 0,
       state: row.state,
       pass: this.#pass,

@@ -149,7 +149,7 @@ export class ProcfsSource implements FlowSource {
       );
     }
     this.#sockets.endPass(nowMs, this.#onFlowEvent);
-    this.#processes.search((inode, name) => this.#sockets.named(inode, name));
+    this.#processes.search((inode, owner) => this.#sockets.owned(inode, owner));
     this.#sockets.emitChanges(nowMs, this.#onFlowEvent);
     if (activity !== null && this.#openCountAtStart !== null) {
       const unseen = activity.openCount - this.#openCountAtStart - this.#sockets.openCount;
