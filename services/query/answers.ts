@@ -1,6 +1,13 @@
 /** What answers look like: schemas for OpenAPI, and how rows become them. */
 import Type, { type Static } from 'typebox';
-import { reasons, verdicts } from '../../schemas/closed-lists.ts';
+import {
+  type Certainty,
+  certainties,
+  type Provenance,
+  provenances,
+  reasons,
+  verdicts,
+} from '../../schemas/closed-lists.ts';
 import { directions, severities, type Window } from './filters.ts';
 import { protocolName } from './protocols.ts';
 import { isoSeconds } from './time.ts';
@@ -33,7 +40,7 @@ export type Completeness = Static<typeof Completeness>;
 export const End = Type.Object(
   {
     identity: Type.String({ description: 'Id of the identity (64-bit, as text).' }),
-    kind: Type.String({ description: 'pod, node, vm, host, service, range or unknown.' }),
+    kind: Type.String({ description: 'pod, node, vm, host, service, range, name or unknown.' }),
     cluster: Type.String(),
     namespace: Type.String(),
     name: Type.String({
@@ -42,6 +49,13 @@ export const End = Type.Object(
     workload: nullable('Name of a workload that was seen; null where none is known.'),
     address: nullable('Address; null where the edge stands for many.'),
     labels: Type.Record(Type.String(), Type.String()),
+    provenance: Type.Union([Type.Enum([...provenances]), Type.Null()], {
+      description: 'How it was named, in the newest report; null where that is no longer kept.',
+    }),
+    certainty: Type.Union([Type.Enum([...certainties]), Type.Null()], {
+      description:
+        'How sure that name is: of all reports of a connection the least sure, of an edge that of the newest. null where that is no longer kept.',
+    }),
   },
   { description: 'One end of a connection.' },
 );
@@ -55,6 +69,9 @@ const sums = {
   packetsForward: count('Packets from source to destination, the larger of the sides.'),
   packetsReverse: count('Packets from destination to source, the larger of the sides.'),
   sides: Type.Array(Type.String(), { description: 'Which sides reported: source, destination, middle.' }),
+  pending: count(
+    'Of the reports those that came before the inventory was complete: their names may still change.',
+  ),
 };
 
 export const RuleName = Type.Union(
@@ -72,6 +89,7 @@ const edge = {
   rule: RuleName,
   direction: Type.Enum([...directions]),
   severity: Type.Enum([...severities]),
+  dns: nullable('Name that the source asked for, if it was seen.'),
   ...sums,
 };
 
@@ -86,7 +104,6 @@ export type Edge = Static<typeof Edge>;
 export const Unknown = Type.Object({
   ...edge,
   ...seen,
-  dns: nullable('Name that the source asked for, if it was seen.'),
   process: nullable('Process at the source, if it was seen.'),
 });
 export type Unknown = Static<typeof Unknown>;
@@ -94,11 +111,12 @@ export type Unknown = Static<typeof Unknown>;
 export const Connection = Type.Object({
   ...edge,
   ...seen,
-  dns: nullable('Name that the source asked for, if it was seen.'),
   process: nullable('Process at the source, if it was seen.'),
   serviceAddress: nullable('Destination before NAT, as address:port; null where there was none.'),
   dropped: count('Reports of the network having dropped it.'),
-  ambiguous: count('Reports in which the name of an end was not certain.'),
+  ambiguous: count('Settled reports in which more than one workload may have had the address of an end.'),
+  late: count('Settled reports in which the inventory never became complete: the name of an end is a guess.'),
+  unnamed: count('Settled reports in which nobody is known to have had the address of an end.'),
 });
 export type Connection = Static<typeof Connection>;
 
@@ -141,6 +159,7 @@ export interface DescribedRow {
   readonly direction: (typeof directions)[number];
   readonly severity: number;
   readonly c_flows: string;
+  readonly c_pending: string;
   readonly c_connections: string;
   readonly c_bytes_forward: string;
   readonly c_bytes_reverse: string;
@@ -176,6 +195,8 @@ export function setLabels(labels: Readonly<Record<string, string>>): Record<stri
 export interface Sight {
   readonly workload: string | null;
   readonly address: string | null;
+  readonly provenance: Provenance | null;
+  readonly certainty: Certainty | null;
 }
 
 function endOf(row: DescribedRow, side: 'src' | 'dst', sight: Sight): End {
@@ -189,12 +210,12 @@ function endOf(row: DescribedRow, side: 'src' | 'dst', sight: Sight): End {
     workload: sight.workload,
     address: sight.address ?? addressText(row[`${side}_address`]),
     labels: setLabels(row[`${side}_labels`]),
+    provenance: sight.provenance,
+    certainty: sight.certainty,
   };
 }
 
-const noSight: Sight = { workload: null, address: null };
-
-export function edgeOf(row: DescribedRow, source: Sight = noSight, destination: Sight = noSight): Edge {
+export function edgeOf(row: DescribedRow, source: Sight, destination: Sight, dns: string | null): Edge {
   return {
     source: endOf(row, 'src', source),
     destination: endOf(row, 'dst', destination),
@@ -208,6 +229,7 @@ export function edgeOf(row: DescribedRow, source: Sight = noSight, destination: 
         : { id: row.rule_id, ruleset: row.ruleset_name ?? '', name: row.rule_name ?? '' },
     direction: row.direction,
     severity: severities[row.severity] ?? 'none',
+    dns,
     flows: Number(row.c_flows),
     connections: Number(row.c_connections),
     bytesForward: Number(row.c_bytes_forward),
@@ -215,6 +237,7 @@ export function edgeOf(row: DescribedRow, source: Sight = noSight, destination: 
     packetsForward: Number(row.c_packets_forward),
     packetsReverse: Number(row.c_packets_reverse),
     sides: [...row.sides].sort(),
+    pending: Number(row.c_pending),
   };
 }
 

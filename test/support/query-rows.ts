@@ -253,21 +253,65 @@ export function makeFlows(endS: number, hours: number, connectionCount: number, 
   return rows;
 }
 
+/** How a row came to the store: at once, late and repaired since, or late and not settled yet. */
+export type Arrival = 'settled' | 'repaired' | 'pending';
+
+export function arrivalOf(index: number): Arrival {
+  if (index % 4 === 1) return 'repaired';
+  return index % 16 === 2 ? 'pending' : 'settled';
+}
+
+/** Rows of `flows`, and of `flows_late` as they were written first and as their repair left them. */
 export async function writeFlows(store: Store, rows: readonly FlowRow[]): Promise<void> {
   const mapped = (ip: string): string => (ip.includes(':') ? ip : `::ffff:${ip}`);
+  const stored = rows.map(({ from, to, ...row }, index) => ({
+    ...row,
+    src_ip: mapped(row.src_ip),
+    dst_ip: mapped(row.dst_ip),
+    src_provenance: from === 'nobody' ? 'none' : 'pod',
+    src_certainty: from === 'nobody' ? 'none' : 'exact',
+    dst_provenance: to === 'partner' ? 'range' : to === 'oracle' ? 'host' : 'pod',
+    dst_certainty: arrivalOf(index) === 'pending' ? 'late' : 'exact',
+    state: 'closed',
+    action: 'forwarded',
+    policy: 1,
+    agent: `agent-${from}`,
+  }));
+  const of = (arrival: Arrival) =>
+    stored.flatMap((row, index) =>
+      arrivalOf(index) === arrival
+        ? [{ row, where: { bus_partition: 0, block: '7', row: index, start_ms: row.time } }]
+        : [],
+    );
   await store.insertRows(
     'flows',
-    rows.map(({ from, to: _to, ...row }) => ({
-      ...row,
-      src_ip: mapped(row.src_ip),
-      dst_ip: mapped(row.dst_ip),
-      src_provenance: from === 'nobody' ? 'none' : 'pod',
-      src_certainty: from === 'nobody' ? 'none' : 'exact',
-      state: 'closed',
-      action: 'forwarded',
-      policy: 1,
-      agent: `agent-${from}`,
-    })),
+    of('settled').map(({ row }) => row),
+  );
+  /** What was thought of it first: from nobody, unexplained, to the right destination. */
+  const guess = {
+    src_identity: identityOf('nobody'),
+    src_workload: '0',
+    src_provenance: 'none',
+    src_certainty: 'none',
+    verdict: 'unexplained',
+    reason: 'unknown-source',
+    rule: '0',
+  };
+  const first = { version: 1, sign: 1, pending: 1 };
+  const repaired = of('repaired').map(({ row, where }) => ({
+    row: { ...row, ...where },
+    wrong: { ...row, ...where, ...guess, ...first },
+  }));
+  await store.insertRows('flows_late', [
+    ...repaired.map(({ wrong }) => wrong),
+    ...of('pending').map(({ row, where }) => ({ ...row, ...where, ...first })),
+  ]);
+  await store.insertRows(
+    'flows_late',
+    repaired.flatMap(({ row, wrong }) => [
+      { ...wrong, sign: -1 },
+      { ...row, version: 2, sign: 1, pending: 0 },
+    ]),
   );
 }
 

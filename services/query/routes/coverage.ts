@@ -2,16 +2,9 @@
 import type { FastifyInstance } from 'fastify';
 import Type, { type Static } from 'typebox';
 import { verdicts } from '../../../schemas/closed-lists.ts';
-import {
-  Completeness,
-  type DescribedRow,
-  Edge,
-  edgeOf,
-  tableField,
-  WindowAnswer,
-  windowAnswer,
-} from '../answers.ts';
+import { Completeness, Edge, tableField, WindowAnswer, windowAnswer } from '../answers.ts';
 import type { RouteContext } from '../context.ts';
+import { edgesWithEvidence, type SeenRow } from '../evidence.ts';
 import { severities } from '../filters.ts';
 import { flowParameters, labelParameters, toFlowFilter } from '../parameters.ts';
 import { badParameter } from '../problem.ts';
@@ -168,18 +161,16 @@ function coverageRoute(app: FastifyInstance, context: RouteContext): void {
             ),
         top === 0
           ? []
-          : context.ask<DescribedRow>(
-              edgesSql({ ...filter, verdict: 'unexplained' }, plan, uncovered),
-              signal,
-            ),
+          : context.ask<SeenRow>(edgesSql({ ...filter, verdict: 'unexplained' }, plan, uncovered), signal),
         context.completeness(plan.window, signal),
       ]);
+      const uncoveredEdges = await edgesWithEvidence(context, edges, false, signal);
       return {
         total: coveredOf(totals[0]),
         groups: groups.map((row) => ({ value: row.value, ...coveredOf(row) })),
         groupBy: group === null ? null : `${group.end}_${group.key}`,
         series: series.map((row) => ({ time: isoSeconds(Number(row.bucket_s)), ...coveredOf(row) })),
-        uncovered: edges.map((row) => edgeOf(row)),
+        uncovered: uncoveredEdges.map(({ edge }) => edge),
         window: windowAnswer(plan.window),
         table: plan.table,
         completeness,

@@ -5,12 +5,10 @@ import {
   addressText,
   Completeness,
   Connection,
-  type DescribedRow,
   Edge,
   edgeOf,
   isoOrNull,
   listFields,
-  type Sight,
   tableField,
   textOrNull,
   Unknown,
@@ -18,13 +16,13 @@ import {
 } from '../answers.ts';
 import type { RouteContext } from '../context.ts';
 import { encodeCursor } from '../cursor.ts';
+import { edgesWithEvidence, type NamedRow, type SeenRow, sightOf, workloadNames } from '../evidence.ts';
 import type { Window } from '../filters.ts';
 import { flowParameters, labelParameters, pageParameters, toFlowFilter, toPage } from '../parameters.ts';
 import { connectionSorts, connectionsSql } from '../sql/connections.ts';
 import { edgeSorts, edgesSql, orders } from '../sql/edges.ts';
 import { planEdges } from '../sql/plan.ts';
-import { evidenceSql, unknownSorts, unknownSql } from '../sql/unknown.ts';
-import { workloadNamesSql } from '../sql/workloads.ts';
+import { unknownSorts, unknownSql } from '../sql/unknown.ts';
 import { clientSignal, parameters, routeSchema } from './route.ts';
 
 const order = Type.Optional(Type.Enum([...orders], { description: 'desc (when absent) or asc.' }));
@@ -59,31 +57,6 @@ const UnknownParameters = parameters(
   labelParameters,
 );
 
-/** Most workload ids that one lookup of names asks for. */
-const namesAtOnce = 2_000;
-/** Most edges whose evidence is looked up in one question. */
-const evidenceAtOnce = 500;
-
-interface NameRow {
-  readonly workload_id: string;
-  readonly workload_name: string;
-}
-
-/** Names of workloads by id; 0 has none. */
-async function workloadNames(
-  context: RouteContext,
-  ids: readonly string[],
-  signal: AbortSignal,
-): Promise<ReadonlyMap<string, string>> {
-  const names = new Map<string, string>();
-  const wanted = [...new Set(ids)].filter((id) => id !== '0');
-  for (let at = 0; at < wanted.length; at += namesAtOnce) {
-    const rows = await context.ask<NameRow>(workloadNamesSql(wanted.slice(at, at + namesAtOnce)), signal);
-    for (const row of rows) names.set(row.workload_id, row.workload_name);
-  }
-  return names;
-}
-
 function listOf<T>(
   items: readonly T[],
   rows: readonly { readonly total: string }[],
@@ -100,63 +73,7 @@ function listOf<T>(
   };
 }
 
-interface EvidenceRow {
-  readonly src_identity_id: string;
-  readonly dst_identity_id: string;
-  readonly port: number;
-  readonly protocol_number: number;
-  readonly src_address: string;
-  readonly dst_address: string;
-  readonly src_workload_id: string;
-  readonly dst_workload_id: string;
-  readonly src_ip_text: string;
-  readonly dst_ip_text: string;
-  readonly dns: string;
-  readonly process_name: string;
-}
-
-type UnknownRow = DescribedRow & { readonly first_seen_s: number; readonly last_seen_s: number };
-type EdgeIdentity = Pick<
-  EvidenceRow,
-  'src_identity_id' | 'dst_identity_id' | 'port' | 'protocol_number' | 'src_address' | 'dst_address'
->;
-
-function edgeKeyOf(row: EdgeIdentity): string {
-  return [
-    row.src_identity_id,
-    row.dst_identity_id,
-    row.port,
-    row.protocol_number,
-    row.src_address,
-    row.dst_address,
-  ].join(' ');
-}
-
-/** The newest flow of each edge of a page, by the key of the edge. */
-async function evidenceOf(
-  context: RouteContext,
-  rows: readonly UnknownRow[],
-  signal: AbortSignal,
-): Promise<ReadonlyMap<string, EvidenceRow>> {
-  const evidence = new Map<string, EvidenceRow>();
-  const seen = rows.filter((row) => row.last_seen_s > 0);
-  for (let at = 0; at < seen.length; at += evidenceAtOnce) {
-    const statement = evidenceSql(
-      seen.slice(at, at + evidenceAtOnce).map((row) => ({
-        sourceIdentity: row.src_identity_id,
-        destinationIdentity: row.dst_identity_id,
-        port: row.port,
-        lastSeenS: row.last_seen_s,
-      })),
-    );
-    for (const row of await context.ask<EvidenceRow>(statement, signal)) evidence.set(edgeKeyOf(row), row);
-  }
-  return evidence;
-}
-
-function sightOf(names: ReadonlyMap<string, string>, workload: string, address: string): Sight {
-  return { workload: names.get(workload) ?? null, address: addressText(address) };
-}
+type UnknownRow = SeenRow & { readonly first_seen_s: number };
 
 const UnknownAnswer = Type.Object({
   items: Type.Array(Unknown),
@@ -189,21 +106,15 @@ function unknownRoute(app: FastifyInstance, context: RouteContext): void {
         context.ask<UnknownRow>(unknownSql(filter, plan, sorted), signal),
         context.completeness(plan.window, signal),
       ]);
-      const evidence = await evidenceOf(context, rows, signal);
-      const ids = [...evidence.values()].flatMap((row) => [row.src_workload_id, row.dst_workload_id]);
-      const names = await workloadNames(context, ids, signal);
-      const items = rows.map((row): Unknown => {
-        const found = evidence.get(edgeKeyOf(row));
-        const source = sightOf(names, found?.src_workload_id ?? '0', found?.src_ip_text ?? '::');
-        const destination = sightOf(names, found?.dst_workload_id ?? '0', found?.dst_ip_text ?? '::');
-        return {
-          ...edgeOf(row, source, destination),
+      const evidenced = await edgesWithEvidence(context, rows, true, signal);
+      const items = evidenced.map(
+        ({ row, edge, process }): Unknown => ({
+          ...edge,
           firstSeen: isoOrNull(row.first_seen_s),
           lastSeen: isoOrNull(row.last_seen_s),
-          dns: textOrNull(found?.dns),
-          process: textOrNull(found?.process_name),
-        };
-      });
+          process,
+        }),
+      );
       return { ...listOf(items, rows, plan.window, page), table: plan.table, completeness };
     },
   );
@@ -237,10 +148,10 @@ function edgesRoute(app: FastifyInstance, context: RouteContext): void {
       const plan = planEdges(filter, clock.nowMs, context.kept);
       const sorted = { ...page, sort: query.sort ?? 'connections', order: query.order ?? 'desc' };
       const [rows, completeness] = await Promise.all([
-        context.ask<DescribedRow>(edgesSql(filter, plan, sorted), signal),
+        context.ask<SeenRow>(edgesSql(filter, plan, sorted), signal),
         context.completeness(plan.window, signal),
       ]);
-      const items = rows.map((row) => edgeOf(row));
+      const items = (await edgesWithEvidence(context, rows, false, signal)).map(({ edge }) => edge);
       return { ...listOf(items, rows, plan.window, page), table: plan.table, completeness };
     },
   );
@@ -253,16 +164,19 @@ const ConnectionsAnswer = Type.Object({
   completeness: Completeness,
 });
 
-type ConnectionRow = UnknownRow & {
-  readonly src_workload_id: string;
-  readonly dst_workload_id: string;
-  readonly dns: string;
-  readonly process_name: string;
-  readonly service_ip: string;
-  readonly service_port: number;
-  readonly dropped_count: string;
-  readonly ambiguous_count: string;
-};
+type ConnectionRow = UnknownRow &
+  NamedRow & {
+    readonly src_workload_id: string;
+    readonly dst_workload_id: string;
+    readonly dns: string;
+    readonly process_name: string;
+    readonly service_ip: string;
+    readonly service_port: number;
+    readonly dropped_count: string;
+    readonly ambiguous_count: string;
+    readonly late_count: string;
+    readonly unnamed_count: string;
+  };
 
 function serviceAddress(row: ConnectionRow): string | null {
   const address = addressText(row.service_ip);
@@ -302,16 +216,18 @@ function connectionsRoute(app: FastifyInstance, context: RouteContext): void {
         (row): Connection => ({
           ...edgeOf(
             row,
-            sightOf(names, row.src_workload_id, row.src_address),
-            sightOf(names, row.dst_workload_id, row.dst_address),
+            sightOf(names, row.src_workload_id, row.src_address, row.src_how, row.src_sure),
+            sightOf(names, row.dst_workload_id, row.dst_address, row.dst_how, row.dst_sure),
+            textOrNull(row.dns),
           ),
           firstSeen: isoOrNull(row.first_seen_s),
           lastSeen: isoOrNull(row.last_seen_s),
-          dns: textOrNull(row.dns),
           process: textOrNull(row.process_name),
           serviceAddress: serviceAddress(row),
           dropped: Number(row.dropped_count),
           ambiguous: Number(row.ambiguous_count),
+          late: Number(row.late_count),
+          unnamed: Number(row.unnamed_count),
         }),
       );
       return { ...listOf(items, rows, filter.window, page), table: 'flows', completeness };

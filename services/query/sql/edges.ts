@@ -25,6 +25,20 @@ export function describedColumns(e: string): string {
     ${severityOf(e, 'd')} AS severity`;
 }
 
+/** The merged sums of one edge. */
+export function summedColumns(e: string): string {
+  const named = [
+    'flows',
+    'pending',
+    'connections',
+    'bytes_forward',
+    'bytes_reverse',
+    'packets_forward',
+    'packets_reverse',
+  ];
+  return `${named.map((name) => `${e}.c_${name} AS c_${name}`).join(', ')}, ${e}.sides AS sides`;
+}
+
 /** Joins both ends of `e` with their identities. */
 export function joinEnds(e: string): string {
   return `LEFT JOIN ${identityRows} AS s ON s.id = ${e}.src_identity
@@ -55,9 +69,7 @@ export function edgesSql(
   const sql = `SELECT *, count() OVER () AS total
 FROM (
   SELECT ${describedColumns('e')}, r.ruleset_name AS ruleset_name, r.rule_name AS rule_name,
-    e.c_flows AS c_flows, e.c_connections AS c_connections, e.c_bytes_forward AS c_bytes_forward,
-    e.c_bytes_reverse AS c_bytes_reverse, e.c_packets_forward AS c_packets_forward,
-    e.c_packets_reverse AS c_packets_reverse, e.sides AS sides
+    ${summedColumns('e')}, e.c_last_s AS last_seen_s
   FROM (${mergedEdges(plan, rowConditions(filter, bindings), bindings)}) AS e
   ${joinEnds('e')}
   LEFT JOIN ${ruleNames} AS r ON r.rule_key = e.rule

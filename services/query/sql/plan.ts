@@ -1,7 +1,8 @@
 /**
  * Which tables answer a question about edges: the smallest that suffice. Whole hours come from `edges_1h`, the minutes
- * around them from `edges_1m`, and only what rollups don't hold (addresses of workloads) from `flows`.
+ * around them from `edges_1m`, and only what rollups don't hold (addresses of workloads) from single flows.
  */
+import { sides } from '../../../schemas/closed-lists.ts';
 import type { FlowFilter, Window } from '../filters.ts';
 import { allOf, type Bindings } from './bindings.ts';
 
@@ -111,21 +112,24 @@ const sums = [
 export const edgeKey =
   'src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, verdict, reason, rule';
 
+/** Single flows, whether their names are settled or not. */
+export const allFlows = 'flows_all';
+
 /** Rows of one part with the columns of the rollups, filtered. */
 function partRows(part: EdgePart, conditions: string, bindings: Bindings): string {
   const time = timeCondition(part, bindings);
   const where = conditions === '1' ? time : `${time} AND ${conditions}`;
   if (part.table !== 'flows') {
-    return `SELECT time, ${edgeKey}, side, ${sums.join(', ')} FROM ${part.table} WHERE ${where}`;
+    return `SELECT time, ${edgeKey}, side, pending, ${sums.join(', ')}, first_seen, last_seen FROM ${part.table} WHERE ${where}`;
   }
   // The names inside the subquery are those of the table, so that address filters see the addresses themselves.
   return `SELECT time, src_identity, dst_identity,
       if(src_workload = 0, src_address, toIPv6('::')) AS src_ip, if(dst_workload = 0, dst_address, toIPv6('::')) AS dst_ip,
-      dst_port, protocol, verdict, reason, rule, side, toUInt64(1) AS flows, toUInt64(connections) AS connections,
-      bytes_forward, bytes_reverse, packets_forward, packets_reverse
+      dst_port, protocol, verdict, reason, rule, side, pending, toUInt64(1) AS flows, toUInt64(connections) AS connections,
+      bytes_forward, bytes_reverse, packets_forward, packets_reverse, time AS first_seen, time AS last_seen
     FROM (SELECT time, src_identity, dst_identity, src_workload, dst_workload, src_ip AS src_address, dst_ip AS dst_address,
-        dst_port, protocol, verdict, reason, rule, side, connections, bytes_forward, bytes_reverse, packets_forward,
-        packets_reverse FROM flows WHERE ${where})`;
+        dst_port, protocol, verdict, reason, rule, side, pending, connections, bytes_forward, bytes_reverse, packets_forward,
+        packets_reverse FROM ${allFlows} WHERE ${where})`;
 }
 
 /** Rows of all parts, one per edge, side and bucket, not yet merged. */
@@ -139,13 +143,27 @@ function larger(column: string): string {
   return `greatest(sumIf(${column}, side = 'source'), sumIf(${column}, side = 'destination'), sumIf(${column}, side = 'middle'))`;
 }
 
-/** The merged sums, as `c_<name>` so that no alias hides a column. */
-export const mergedSums = `sum(flows) AS c_flows, ${sums
+/** Rows that a repair took back sum to 0 and leave no side. */
+const reportingSides = `arrayFilter(name -> name != '', [${sides
+  .map((side) => `if(sumIf(flows, side = '${side}') = 0, '', '${side}')`)
+  .join(', ')}]) AS sides`;
+
+/** The merged sums, as `c_<name>` so that no alias hides a column; `c_pending` counts reports that are not settled. */
+export const mergedSums = `sum(flows) AS c_flows, sumIf(flows, pending = 1) AS c_pending, ${sums
   .slice(1)
   .map((column) => `${larger(column)} AS c_${column}`)
-  .join(', ')}, groupUniqArray(toString(side)) AS sides`;
+  .join(', ')}, ${reportingSides}`;
 
-/** Edges merged over sides: the key, the sums, and the sides that reported; `extraKey` adds a column to the key. */
+/** What remains after repairs: a group whose flows sum to 0 is no more. */
+export const stillThere = 'c_flows != 0';
+
+/** First and last sight in Unix seconds: of settled reports, and of pending ones where there are any left. */
+const mergedSight = `least(if(c_flows = c_pending, 4294967295, toUnixTimestamp(minIf(first_seen, pending = 0))),
+      if(c_pending = 0, 4294967295, toUnixTimestamp(minIf(first_seen, pending = 1)))) AS c_first_s,
+    greatest(if(c_flows = c_pending, 0, toUnixTimestamp(maxIf(last_seen, pending = 0))),
+      if(c_pending = 0, 0, toUnixTimestamp(maxIf(last_seen, pending = 1)))) AS c_last_s`;
+
+/** Edges merged over sides: the key, the sums, the sides that reported, first and last sight; `extraKey` adds a column to the key. */
 export function mergedEdges(
   plan: EdgePlan,
   conditions: readonly string[],
@@ -154,9 +172,10 @@ export function mergedEdges(
 ): string {
   const extra = extraKey === null ? '' : `${extraKey.expression} AS ${extraKey.name}, `;
   const group = extraKey === null ? '' : `${extraKey.name}, `;
-  return `SELECT ${extra}${edgeKey}, ${mergedSums}
+  return `SELECT ${extra}${edgeKey}, ${mergedSums}, ${mergedSight}
   FROM (
     ${planRows(plan, conditions, bindings)}
   )
-  GROUP BY ${group}${edgeKey}`;
+  GROUP BY ${group}${edgeKey}
+  HAVING ${stillThere}`;
 }

@@ -1,4 +1,4 @@
-/** Direction and severity of a connection: the same words and rules as in the views of schemas/clickhouse/003-views.sql. */
+/** Direction and severity of a connection: the same words and rules as in the views of schemas/clickhouse/views.sql. */
 
 /** `s`, `d`: aliases of the joined identities. */
 export function directionOf(s: string, d: string): string {
