@@ -4,9 +4,17 @@
  */
 import { hash } from 'node:crypto';
 
-/** The first 8 bytes of SHA-256 of the text, as an unsigned integer, never 0. */
+/** The first 8 bytes of SHA-256 of the text, as an unsigned little-endian integer, never 0. */
 export function hash64(text: string): bigint {
-  const value = Buffer.from(hash('sha256', text, 'hex').slice(0, 16), 'hex').readBigUInt64LE();
+  // One character a byte: the quickest way out of the hash.
+  const bytes = hash('sha256', text, 'binary');
+  let low = 0;
+  let high = 0;
+  for (let i = 3; i >= 0; i--) {
+    low = (low << 8) | bytes.charCodeAt(i);
+    high = (high << 8) | bytes.charCodeAt(i + 4);
+  }
+  const value = (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
   return value === 0n ? 1n : value;
 }
 

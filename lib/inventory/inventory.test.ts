@@ -25,6 +25,7 @@ const pod: WorkloadEvent = {
 function makeInventory(): Inventory {
   return new Inventory({
     maxIntervalsPerAddress: 16,
+    reuseAfterMs: 0,
     labelsOf: (subject, namespaceLabels) => ({
       labels: { role: subject.labels.tier ?? '', team: namespaceLabels.team ?? '' },
     }),
@@ -85,7 +86,7 @@ test('a tombstone forgets the workload, and its place is used again', () => {
   assert.equal(inventory.byUid('u2')?.id, workloadId('east', 'pod', 'u2'));
 });
 
-test('labels follow the namespace and the profiles, whichever comes last', () => {
+test('labels follow the namespace and the profiles, whichever comes last', async () => {
   const inventory = makeInventory();
   apply(inventory, pod);
   const labels = (): unknown => inventory.identities.list[inventory.byUid('u1')!.identity]?.labels;
@@ -99,7 +100,7 @@ test('labels follow the namespace and the profiles, whichever comes last', () =>
     annotations: {},
   });
   assert.deepEqual(labels(), { role: 'api', team: 'blue' });
-  inventory.relabel(() => ({ labels: { app: 'p' } }));
+  await inventory.relabel(() => ({ labels: { app: 'p' } }));
   assert.deepEqual(labels(), { app: 'p' });
 });
 
@@ -192,6 +193,6 @@ test('an address that does not parse is left out and counted', () => {
     ...pod,
     addresses: [{ ip: '10.244.1.999', network: 'east', sinceMs: 1 }, ...pod.addresses],
   });
-  assert.equal(inventory.badAddressCount, 1);
+  assert.equal(inventory.problemCounts['bad-address'], 1);
   assert.equal(find(inventory, 'east', '10.244.1.2', 1500).name, 'api-1');
 });

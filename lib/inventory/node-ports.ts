@@ -1,5 +1,5 @@
 /** Node ports: on every node of a cluster, a port and protocol that lead to a service. */
-import type { ServiceEvent } from './events.ts';
+import type { Owner } from './owners.ts';
 
 /** IANA protocol numbers of what Kubernetes calls protocols. */
 const protocolNumbers: Readonly<Record<string, number>> = { TCP: 6, UDP: 17, SCTP: 132 };
@@ -10,32 +10,29 @@ interface Holder {
   readonly untilMs: number;
 }
 
-function* keysOf(event: ServiceEvent): Generator<string> {
-  for (const { nodePort, protocol } of event.ports) {
+function* keysOf(service: Owner): Generator<string> {
+  for (const { nodePort, protocol } of service.extra?.service?.ports ?? []) {
     if (nodePort === undefined) continue;
-    yield `${nodePort}/${protocolNumbers[protocol.toUpperCase()] ?? 0}/${event.cluster}`;
+    yield `${nodePort}/${protocolNumbers[protocol.toUpperCase()] ?? 0}/${service.cluster}`;
   }
 }
 
 export class NodePorts {
   readonly #holders = new Map<string, Holder[]>();
 
-  add(event: ServiceEvent, owner: number): void {
-    const holder: Holder = {
-      owner,
-      sinceMs: event.sinceMs,
-      untilMs: event.untilMs ?? Number.POSITIVE_INFINITY,
-    };
-    for (const key of keysOf(event)) {
+  add(service: Owner): void {
+    const { index: owner, sinceMs, untilMs } = service;
+    const holder: Holder = { owner, sinceMs, untilMs };
+    for (const key of keysOf(service)) {
       const holders = this.#holders.get(key);
       if (holders === undefined) this.#holders.set(key, [holder]);
       else holders.push(holder);
     }
   }
 
-  remove(event: ServiceEvent, owner: number): void {
-    for (const key of keysOf(event)) {
-      const rest = (this.#holders.get(key) ?? []).filter((holder) => holder.owner !== owner);
+  remove(service: Owner): void {
+    for (const key of keysOf(service)) {
+      const rest = (this.#holders.get(key) ?? []).filter(({ owner }) => owner !== service.index);
       if (rest.length === 0) this.#holders.delete(key);
       else this.#holders.set(key, rest);
     }

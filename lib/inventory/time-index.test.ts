@@ -78,7 +78,7 @@ test('whoever had the address at the time is found, as sure as the inventory all
             other.address === address &&
             other.owner === owner &&
             other.sinceMs === sinceMs;
-          assert.equal(index.remove(network, words(address), 0, sinceMs, owner), true);
+          assert.equal(index.remove(network, words(address), 0, sinceMs, untilMs, owner), true);
           model = model.filter((other) => !same(other));
         }
         assert.equal(index.intervalCount, model.length);

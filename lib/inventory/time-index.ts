@@ -1,7 +1,20 @@
 /**
  * Who had an address at a time: (network, address) -> intervals -> owner, in flat typed arrays.
  * Owners are small numbers that the caller gives a meaning. Intervals are half-open [since, until), ms since the epoch.
+ *
+ * The intervals of an address lie side by side, those that end last first: most questions are answered by the first or
+ * second of them, and whatever ended before the time asked for ends the search.
  */
+import {
+  AddressTable,
+  hashKey,
+  isMappedWords,
+  partCount,
+  slotCount,
+  slotRun,
+  slotSummary,
+} from './address-table.ts';
+import { pageRecords, RunPool } from './runs.ts';
 
 /** How sure an answer is; the codes are those of `certainties` in `schemas/closed-lists.ts`. */
 export const certaintyCode = { none: 0, exact: 1, grace: 2, late: 3, ambiguous: 4 } as const;
@@ -9,26 +22,54 @@ export const certaintyCode = { none: 0, exact: 1, grace: 2, late: 3, ambiguous: 
 /** Highest time: an interval that still lasts. */
 export const forever = Number.POSITIVE_INFINITY;
 
-const slotWords = 5;
+/** Most intervals of one address that an index can be told to keep. */
+export const maxIntervalsLimit = pageRecords - 1;
+
 const none = -1;
+/** Doubles of an interval: since, until, owner. */
+const stride = 3;
+/** Set in the count of an address whose last record is not an interval but says what was forgotten. */
+const forgottenBit = 0x10000;
+const countMask = 0xffff;
+
+/**
+ * Words of the summary in a slot, which alone answers most questions, without a look at the run: owner of the first
+ * interval, its begin (rounded up), its end (rounded down), and the latest end of all others (rounded up). Times are
+ * counted in units of 1024 ms, so that 32 bits reach to the year 2109.
+ */
+const unitMs = 1024;
+const lastUnit = 0xffffffff;
+const summaryOwner = slotSummary;
+const summarySince = slotSummary + 1;
+const summaryUntil = slotSummary + 2;
+const summaryOthers = slotSummary + 3;
+
+function unitBefore(timeMs: number): number {
+  return Math.max(0, Math.min(lastUnit, Math.floor(timeMs / unitMs)));
+}
+
+function unitAfter(timeMs: number): number {
+  return Math.max(0, Math.min(lastUnit, Math.ceil(timeMs / unitMs)));
+}
+
+export interface TimeIndexOptions {
+  /** Bound of the history of one address: of more, those that ended first are forgotten. */
+  readonly maxIntervalsPerAddress: number;
+}
 
 export class TimeIndex {
   readonly #maxIntervalsPerAddress: number;
-  /** 5 words a slot: network + 1 (0 is free), then the address. */
-  #keys: Uint32Array;
-  #heads: Int32Array;
-  #mask: number;
-  #slotCount = 0;
-  #since: Float64Array;
-  #until: Float64Array;
-  #owner: Int32Array;
-  #next: Int32Array;
-  #used = 0;
-  #free = none;
+  readonly #four = new AddressTable(4);
+  readonly #six = new AddressTable(6);
+  readonly #runs = new RunPool(stride);
+  /** Next part that eviction looks at: those of IPv4, then those of IPv6. */
+  #evictPart = 0;
   /** Live intervals. */
   intervalCount = 0;
-  /** Intervals let go because an address had too many: the oldest went. */
+  /** Intervals let go because an address had too many, or because they ended too long ago. */
   evictedCount = 0;
+  /** What ended at or before this moment is forgotten, ms. */
+  floorMs = Number.NEGATIVE_INFINITY;
 
   // The answer of the last find(): fields, so that a lookup makes no object.
   /** Owner found, or -1. */
@@ -36,109 +77,27 @@ export class TimeIndex {
   /** Code of the certainty. */
   foundCertainty = 0;
 
-  /**
-   * @param maxIntervalsPerAddress bound of the history of one address
-   */
-  constructor(options: { maxIntervalsPerAddress: number; expectedAddresses?: number }) {
-    this.#maxIntervalsPerAddress = options.maxIntervalsPerAddress;
-    let capacity = 1024;
-    while (capacity < (options.expectedAddresses ?? 0) * 2) capacity *= 2;
-    this.#keys = new Uint32Array(capacity * slotWords);
-    this.#heads = new Int32Array(capacity);
-    this.#mask = capacity - 1;
-    const intervals = Math.max(1024, options.expectedAddresses ?? 0);
-    this.#since = new Float64Array(intervals);
-    this.#until = new Float64Array(intervals);
-    this.#owner = new Int32Array(intervals);
-    this.#next = new Int32Array(intervals);
+  /** @throws {RangeError} where the bound is not from 1 to {@link maxIntervalsLimit} */
+  constructor(options: TimeIndexOptions) {
+    const bound = options.maxIntervalsPerAddress;
+    if (!Number.isInteger(bound) || bound < 1 || bound > maxIntervalsLimit)
+      throw new RangeError(`maxIntervalsPerAddress must be from 1 to ${maxIntervalsLimit}, not ${bound}`);
+    this.#maxIntervalsPerAddress = bound;
   }
 
   get addressCount(): number {
-    return this.#slotCount;
+    return this.#four.count + this.#six.count;
   }
 
   /** Bytes held by the arrays. */
   get byteLength(): number {
-    return (
-      this.#keys.byteLength +
-      this.#heads.byteLength +
-      this.#since.byteLength +
-      this.#until.byteLength +
-      this.#owner.byteLength +
-      this.#next.byteLength
-    );
+    return this.#four.byteLength + this.#six.byteLength + this.#runs.byteLength;
   }
 
-  /** Slot of the key, or of the free place where it belongs. Words in the machine's order, as in FlowColumns. */
-  #slot(network: number, w0: number, w1: number, w2: number, w3: number): number {
-    let hash = Math.imul(network ^ 0x9e3779b9, 0x85ebca6b) ^ Math.imul(w3, 0xc2b2ae35);
-    if ((w0 | w1) !== 0) hash ^= Math.imul(w0, 0x27d4eb2f) ^ Math.imul(w1 ^ (w2 << 7), 0x165667b1);
-    hash ^= hash >>> 15;
-    hash = Math.imul(hash, 0x2c1b3c6d);
-    hash ^= hash >>> 13;
-    const keys = this.#keys;
-    let slot = hash & this.#mask;
-    for (;;) {
-      const at = slot * slotWords;
-      const key = keys[at];
-      if (key === 0) return slot;
-      if (
-        key === network + 1 &&
-        keys[at + 4] === w3 &&
-        keys[at + 3] === w2 &&
-        keys[at + 2] === w1 &&
-        keys[at + 1] === w0
-      ) {
-        return slot;
-      }
-      slot = (slot + 1) & this.#mask;
-    }
-  }
-
-  #growSlots(): void {
-    const oldKeys = this.#keys;
-    const oldHeads = this.#heads;
-    const capacity = (this.#mask + 1) * 2;
-    this.#keys = new Uint32Array(capacity * slotWords);
-    this.#heads = new Int32Array(capacity);
-    this.#mask = capacity - 1;
-    for (let old = 0; old < oldHeads.length; old++) {
-      const from = old * slotWords;
-      const network = oldKeys[from] ?? 0;
-      if (network === 0) continue;
-      const slot = this.#slot(
-        network - 1,
-        oldKeys[from + 1] ?? 0,
-        oldKeys[from + 2] ?? 0,
-        oldKeys[from + 3] ?? 0,
-        oldKeys[from + 4] ?? 0,
-      );
-      this.#keys.set(oldKeys.subarray(from, from + slotWords), slot * slotWords);
-      this.#heads[slot] = oldHeads[old] ?? none;
-    }
-  }
-
-  #newInterval(): number {
-    if (this.#free !== none) {
-      const index = this.#free;
-      this.#free = this.#next[index] ?? none;
-      return index;
-    }
-    if (this.#used === this.#owner.length) {
-      const size = Math.ceil(this.#owner.length * 1.5);
-      const grow = <T extends Float64Array | Int32Array>(larger: T, old: T): T => {
-        larger.set(old);
-        return larger;
-      };
-      this.#since = grow(new Float64Array(size), this.#since);
-      this.#until = grow(new Float64Array(size), this.#until);
-      this.#owner = grow(new Int32Array(size), this.#owner);
-      this.#next = grow(new Int32Array(size), this.#next);
-    }
-    return this.#used++;
-  }
-
-  /** Adds an interval. `words` holds the address at word `at` (4 words). Intervals of one address may overlap. */
+  /**
+   * Adds an interval. `words` holds the address at word `at` (4 words). Intervals of one address may overlap.
+   * What ended before all that is remembered of the address is not taken; it counts as evicted.
+   */
   add(
     network: number,
     words: Uint32Array,
@@ -147,168 +106,334 @@ export class TimeIndex {
     untilMs: number,
     owner: number,
   ): void {
-    if ((this.#slotCount + 1) * 2 > this.#mask) this.#growSlots();
+    if (untilMs <= this.floorMs) {
+      this.evictedCount++;
+      return;
+    }
     const w0 = words[at] ?? 0;
     const w1 = words[at + 1] ?? 0;
     const w2 = words[at + 2] ?? 0;
     const w3 = words[at + 3] ?? 0;
-    const slot = this.#slot(network, w0, w1, w2, w3);
-    const key = slot * slotWords;
-    if (this.#keys[key] === 0) {
-      this.#keys[key] = network + 1;
-      this.#keys[key + 1] = w0;
-      this.#keys[key + 2] = w1;
-      this.#keys[key + 3] = w2;
-      this.#keys[key + 4] = w3;
-      this.#heads[slot] = none;
-      this.#slotCount++;
+    const table = isMappedWords(w0, w1, w2) ? this.#four : this.#six;
+    const hash = hashKey(network, w0, w1, w2, w3);
+    let slot = table.find(table.partOf(hash), hash, network, w0, w1, w2, w3);
+    if (slot < 0) {
+      slot = table.insert(hash, network, w0, w1, w2, w3);
+      const part = table.partOf(hash);
+      part[slot + slotRun] = this.#runs.allocate(1);
+      part[slot + slotCount] = 0;
     }
-    const interval = this.#newInterval();
-    this.#since[interval] = sinceMs;
-    this.#until[interval] = untilMs;
-    this.#owner[interval] = owner;
-    this.intervalCount++;
-    // Newest begin first: most lookups end at the first or second interval.
-    let before = none;
-    let after = this.#heads[slot] ?? none;
-    let length = 1;
-    while (after !== none && (this.#since[after] ?? 0) > sinceMs) {
-      before = after;
-      after = this.#next[after] ?? none;
-      length++;
-    }
-    this.#next[interval] = after;
-    if (before === none) this.#heads[slot] = interval;
-    else this.#next[before] = interval;
-    this.#trim(interval, length);
+    const part = table.partOf(hash);
+    this.#insert(part, slot, sinceMs, untilMs, owner);
+    this.#summarise(part, slot);
   }
 
-  /** Lets go what lies beyond the bound, behind `interval`, which is number `length` of its list. */
-  #trim(interval: number, length: number): void {
-    let last = interval;
-    let count = length;
-    while (count < this.#maxIntervalsPerAddress) {
-      const next = this.#next[last] ?? none;
-      if (next === none) return;
-      last = next;
-      count++;
+  #summarise(part: Uint32Array, slot: number): void {
+    const word = part[slot + slotCount] ?? 0;
+    const run = part[slot + slotRun] ?? 0;
+    const data = this.#runs.segmentOf(run);
+    const base = this.#runs.offsetOf(run);
+    const records = word & countMask;
+    const live = word & forgottenBit ? records - 1 : records;
+    if (live === 0) {
+      part[slot + summaryUntil] = 0;
+      return;
     }
-    let gone = this.#next[last] ?? none;
-    this.#next[last] = none;
-    while (gone !== none) {
-      const next = this.#next[gone] ?? none;
-      this.#release(gone);
+    let othersUntil = live > 1 ? (data[base + stride + 1] ?? 0) : 0;
+    if (live !== records) othersUntil = Math.max(othersUntil, data[base + live * stride + 1] ?? 0);
+    part[slot + summaryOwner] = data[base + 2] ?? 0;
+    part[slot + summarySince] = unitAfter(data[base] ?? 0);
+    part[slot + summaryUntil] = unitBefore(data[base + 1] ?? 0);
+    part[slot + summaryOthers] = unitAfter(othersUntil);
+  }
+
+  /** Puts an interval into the run of a slot, and keeps the bound. */
+  #insert(part: Uint32Array, slot: number, sinceMs: number, untilMs: number, owner: number): void {
+    const word = part[slot + slotCount] ?? 0;
+    const hasForgotten = (word & forgottenBit) !== 0;
+    let records = word & countMask;
+    let run = part[slot + slotRun] ?? 0;
+    let data = this.#runs.segmentOf(run);
+    let base = this.#runs.offsetOf(run);
+    const live = hasForgotten ? records - 1 : records;
+    if (hasForgotten && untilMs <= (data[base + live * stride] ?? 0)) {
       this.evictedCount++;
-      gone = next;
+      return;
     }
-  }
-
-  #release(interval: number): void {
-    this.#next[interval] = this.#free;
-    this.#free = interval;
-    this.#owner[interval] = none;
-    this.intervalCount--;
-  }
-
-  /** Removes every interval of `owner` at the address that begins at `sinceMs`. Returns whether there was one. */
-  remove(network: number, words: Uint32Array, at: number, sinceMs: number, owner: number): boolean {
-    const slot = this.#slot(
-      network,
-      words[at] ?? 0,
-      words[at + 1] ?? 0,
-      words[at + 2] ?? 0,
-      words[at + 3] ?? 0,
-    );
-    if (this.#keys[slot * slotWords] === 0) return false;
-    let removed = false;
-    let before = none;
-    let interval = this.#heads[slot] ?? none;
-    while (interval !== none) {
-      const next = this.#next[interval] ?? none;
-      if (this.#owner[interval] === owner && this.#since[interval] === sinceMs) {
-        if (before === none) this.#heads[slot] = next;
-        else this.#next[before] = next;
-        this.#release(interval);
-        removed = true;
-      } else {
-        before = interval;
+    let place = 0;
+    while (place < live) {
+      const until = data[base + place * stride + 1] ?? 0;
+      if (until < untilMs || (until === untilMs && (data[base + place * stride] ?? 0) <= sinceMs)) break;
+      place++;
+    }
+    if (live === this.#maxIntervalsPerAddress) {
+      this.evictedCount++;
+      if (place === live) {
+        this.#forget(part, slot, untilMs);
+        return;
       }
-      interval = next;
+      const lastUntil = data[base + (live - 1) * stride + 1] ?? 0;
+      const last = base + (live - 1) * stride;
+      data.copyWithin(base + (place + 1) * stride, base + place * stride, last);
+      write(data, base + place * stride, sinceMs, untilMs, owner);
+      this.#forget(part, slot, lastUntil);
+      return;
     }
-    return removed;
+    if (records === this.#runs.capacityOf(run)) {
+      run = this.#runs.move(run, records, records + 1);
+      part[slot + slotRun] = run;
+      data = this.#runs.segmentOf(run);
+      base = this.#runs.offsetOf(run);
+    }
+    data.copyWithin(base + (place + 1) * stride, base + place * stride, base + records * stride);
+    write(data, base + place * stride, sinceMs, untilMs, owner);
+    records++;
+    part[slot + slotCount] = hasForgotten ? records | forgottenBit : records;
+    this.intervalCount++;
+  }
+
+  /**
+   * Notes in the last record of a run that an interval with this end is no longer known. The record: the latest end that
+   * was forgotten; the end up to which nothing is sure; how many are forgotten that last.
+   */
+  #forget(part: Uint32Array, slot: number, untilMs: number): void {
+    const word = part[slot + slotCount] ?? 0;
+    let records = word & countMask;
+    let run = part[slot + slotRun] ?? 0;
+    if ((word & forgottenBit) === 0) {
+      if (records === this.#runs.capacityOf(run)) {
+        run = this.#runs.move(run, records, records + 1);
+        part[slot + slotRun] = run;
+      }
+      write(
+        this.#runs.segmentOf(run),
+        this.#runs.offsetOf(run) + records * stride,
+        Number.NEGATIVE_INFINITY,
+        0,
+        0,
+      );
+      records++;
+      part[slot + slotCount] = records | forgottenBit;
+    }
+    const data = this.#runs.segmentOf(run);
+    const last = this.#runs.offsetOf(run) + (records - 1) * stride;
+    if (untilMs === forever) data[last + 2] = (data[last + 2] ?? 0) + 1;
+    else if (untilMs > (data[last] ?? 0)) data[last] = untilMs;
+    data[last + 1] = (data[last + 2] ?? 0) > 0 ? forever : (data[last] ?? 0);
+  }
+
+  /** Removes one interval of `owner` at the address with this begin and end. Returns whether it was there. */
+  remove(
+    network: number,
+    words: Uint32Array,
+    at: number,
+    sinceMs: number,
+    untilMs: number,
+    owner: number,
+  ): boolean {
+    const w0 = words[at] ?? 0;
+    const w1 = words[at + 1] ?? 0;
+    const w2 = words[at + 2] ?? 0;
+    const w3 = words[at + 3] ?? 0;
+    const table = isMappedWords(w0, w1, w2) ? this.#four : this.#six;
+    const hash = hashKey(network, w0, w1, w2, w3);
+    const part = table.partOf(hash);
+    const slot = table.find(part, hash, network, w0, w1, w2, w3);
+    if (slot < 0) return false;
+    const word = part[slot + slotCount] ?? 0;
+    const records = word & countMask;
+    const run = part[slot + slotRun] ?? 0;
+    const data = this.#runs.segmentOf(run);
+    const base = this.#runs.offsetOf(run);
+    const end = base + (word & forgottenBit ? records - 1 : records) * stride;
+    for (let record = base; record < end; record += stride) {
+      if (data[record] !== sinceMs || data[record + 1] !== untilMs || data[record + 2] !== owner) continue;
+      data.copyWithin(record, record + stride, base + records * stride);
+      part[slot + slotCount] = word - 1;
+      this.intervalCount--;
+      this.#tidy(table, hash >>> 24, slot);
+      return true;
+    }
+    // One that was forgotten and lasted is no longer claimed.
+    if (untilMs === forever && word & forgottenBit && (data[end + 2] ?? 0) > 0) {
+      data[end + 2] = (data[end + 2] ?? 0) - 1;
+      if (data[end + 2] === 0) data[end + 1] = data[end] ?? 0;
+      this.#tidy(table, hash >>> 24, slot);
+    }
+    return false;
+  }
+
+  /** Frees a slot that holds no interval any more, or moves its run to a shorter place. Returns whether it was freed. */
+  #tidy(table: AddressTable, partIndex: number, slot: number): boolean {
+    const part = table.parts[partIndex];
+    if (part === undefined) return false;
+    const word = part[slot + slotCount] ?? 0;
+    const records = word & countMask;
+    const run = part[slot + slotRun] ?? 0;
+    if (records === (word & forgottenBit ? 1 : 0)) {
+      // What was forgotten is still claimed by somebody where it lasts.
+      const isClaimed = records === 1 && (this.#runs.segmentOf(run)[this.#runs.offsetOf(run) + 2] ?? 0) > 0;
+      if (isClaimed) {
+        this.#summarise(part, slot);
+        return false;
+      }
+      this.#runs.free(run);
+      table.delete(partIndex, slot);
+      return true;
+    }
+    if (records * 3 <= this.#runs.capacityOf(run))
+      part[slot + slotRun] = this.#runs.move(run, records, records);
+    this.#summarise(part, slot);
+    return false;
+  }
+
+  /**
+   * Forgets what ended at or before `beforeMs`, in slices: looks at `parts` of {@link evictPartCount} parts of the index,
+   * going on where the last call stopped. Returns whether that ended a round.
+   */
+  evictBefore(beforeMs: number, parts = 2): boolean {
+    if (beforeMs > this.floorMs) this.floorMs = beforeMs;
+    for (let i = 0; i < parts; i++) {
+      const isFour = this.#evictPart < partCount;
+      this.#evictIn(isFour ? this.#four : this.#six, this.#evictPart % partCount);
+      this.#evictPart = (this.#evictPart + 1) % evictPartCount;
+      if (this.#evictPart === 0) return true;
+    }
+    return false;
+  }
+
+  #evictIn(table: AddressTable, partIndex: number): void {
+    const part = table.parts[partIndex];
+    if (part === undefined) return;
+    const words = 1 << table.shift;
+    for (let slot = 0; slot < part.length; ) {
+      // A slot that was freed may hold another address now: it is looked at again.
+      if (part[slot] === 0 || !this.#evictAt(table, partIndex, part, slot)) slot += words;
+    }
+  }
+
+  /** Returns whether the slot was freed. */
+  #evictAt(table: AddressTable, partIndex: number, part: Uint32Array, slot: number): boolean {
+    const word = part[slot + slotCount] ?? 0;
+    const run = part[slot + slotRun] ?? 0;
+    const data = this.#runs.segmentOf(run);
+    const base = this.#runs.offsetOf(run);
+    const records = word & countMask;
+    const hasForgotten = (word & forgottenBit) !== 0;
+    const live = hasForgotten ? records - 1 : records;
+    let kept = live;
+    while (kept > 0 && (data[base + (kept - 1) * stride + 1] ?? 0) <= this.floorMs) kept--;
+    const last = base + live * stride;
+    const dropsForgotten = hasForgotten && (data[last + 1] ?? 0) <= this.floorMs;
+    if (kept === live && !dropsForgotten) return false;
+    if (hasForgotten && !dropsForgotten) data.copyWithin(base + kept * stride, last, last + stride);
+    part[slot + slotCount] = hasForgotten && !dropsForgotten ? (kept + 1) | forgottenBit : kept;
+    this.intervalCount -= live - kept;
+    this.evictedCount += live - kept;
+    return this.#tidy(table, partIndex, slot);
   }
 
   /**
    * Finds who had the address at `timeMs`; the answer is in `foundOwner` and `foundCertainty`:
    * one owner for the whole tolerance around the time and in possession at the time: exact; one owner near, not in
-   * possession: grace; several near: ambiguous, with the one in possession, else the nearest; nobody near: none.
+   * possession: grace; several near, or others near that were forgotten: ambiguous, with the one in possession, else the
+   * nearest, of equals the one that began last; nobody near: none.
    */
   find(network: number, words: Uint32Array, at: number, timeMs: number, toleranceMs: number): void {
     this.foundOwner = none;
     this.foundCertainty = certaintyCode.none;
-    const slot = this.#slot(
-      network,
-      words[at] ?? 0,
-      words[at + 1] ?? 0,
-      words[at + 2] ?? 0,
-      words[at + 3] ?? 0,
-    );
-    if (this.#keys[slot * slotWords] === 0) return;
-    const from = timeMs - toleranceMs;
-    const to = timeMs + toleranceMs;
-    let nearestMs = forever;
-    for (
-      let interval = this.#heads[slot] ?? none;
-      interval !== none;
-      interval = this.#next[interval] ?? none
+    const w0 = words[at] ?? 0;
+    const w1 = words[at + 1] ?? 0;
+    const w2 = words[at + 2] ?? 0;
+    const w3 = words[at + 3] ?? 0;
+    const table = isMappedWords(w0, w1, w2) ? this.#four : this.#six;
+    const hash = hashKey(network, w0, w1, w2, w3);
+    const part = table.partOf(hash);
+    const slot = table.find(part, hash, network, w0, w1, w2, w3);
+    if (slot < 0) return;
+    const from = (timeMs - toleranceMs) / unitMs;
+    if (
+      from >= (part[slot + summarySince] ?? 0) &&
+      (timeMs + toleranceMs) / unitMs < (part[slot + summaryUntil] ?? 0) &&
+      from >= (part[slot + summaryOthers] ?? 0) &&
+      timeMs - toleranceMs >= this.floorMs
     ) {
-      const since = this.#since[interval] ?? 0;
-      const until = this.#until[interval] ?? 0;
-      if (since > to || until <= from) continue;
-      const distanceMs = timeMs < since ? since - timeMs : timeMs >= until ? timeMs - until + 1 : 0;
-      const owner = this.#owner[interval] ?? none;
-      if (this.foundOwner === none) {
-        this.foundOwner = owner;
-        nearestMs = distanceMs;
-        this.foundCertainty = distanceMs === 0 ? certaintyCode.exact : certaintyCode.grace;
-      } else if (owner !== this.foundOwner) {
-        if (distanceMs < nearestMs) {
-          this.foundOwner = owner;
-          nearestMs = distanceMs;
-        }
-        this.foundCertainty = certaintyCode.ambiguous;
-      } else if (distanceMs < nearestMs) {
-        // The same owner again, closer: it is sure once it is in possession and nobody else was near.
-        nearestMs = distanceMs;
-        if (distanceMs === 0 && this.foundCertainty === certaintyCode.grace)
-          this.foundCertainty = certaintyCode.exact;
-      }
+      this.foundOwner = part[slot + summaryOwner] ?? none;
+      this.foundCertainty = certaintyCode.exact;
+      return;
     }
+    this.#weigh(part[slot + slotRun] ?? 0, part[slot + slotCount] ?? 0, timeMs, toleranceMs);
   }
 
-  /** Owners that `find` would weigh, the nearest to the time first. */
-  candidates(network: number, words: Uint32Array, at: number, timeMs: number, toleranceMs: number): number[] {
-    const slot = this.#slot(
-      network,
-      words[at] ?? 0,
-      words[at + 1] ?? 0,
-      words[at + 2] ?? 0,
-      words[at + 3] ?? 0,
-    );
-    if (this.#keys[slot * slotWords] === 0) return [];
-    const distances = new Map<number, number>();
-    for (
-      let interval = this.#heads[slot] ?? none;
-      interval !== none;
-      interval = this.#next[interval] ?? none
-    ) {
-      const since = this.#since[interval] ?? 0;
-      const until = this.#until[interval] ?? 0;
-      if (since > timeMs + toleranceMs || until <= timeMs - toleranceMs) continue;
+  #weigh(run: number, word: number, timeMs: number, toleranceMs: number): void {
+    const data = this.#runs.segmentOf(run);
+    const base = this.#runs.offsetOf(run);
+    const records = base + (word & countMask) * stride;
+    const end = word & forgottenBit ? records - stride : records;
+    const from = timeMs - toleranceMs;
+    const to = timeMs + toleranceMs;
+    let owner = none;
+    let nearestMs = forever;
+    let nearestSince = 0;
+    let isAlone = true;
+    for (let record = base; record < end; record += stride) {
+      const until = data[record + 1] ?? 0;
+      if (until <= from) break;
+      const since = data[record] ?? 0;
+      if (since > to) continue;
       const distanceMs = timeMs < since ? since - timeMs : timeMs >= until ? timeMs - until + 1 : 0;
-      const owner = this.#owner[interval] ?? none;
-      distances.set(owner, Math.min(distanceMs, distances.get(owner) ?? forever));
+      const candidate = (data[record + 2] ?? none) | 0;
+      if (candidate !== owner && owner !== none) isAlone = false;
+      if (distanceMs < nearestMs || (distanceMs === nearestMs && since > nearestSince)) {
+        owner = candidate;
+        nearestMs = distanceMs;
+        nearestSince = since;
+      }
     }
-    return [...distances].sort((a, b) => a[1] - b[1]).map(([owner]) => owner);
+    if (owner === none) return;
+    if (from < this.floorMs || (end !== records && (data[end + 1] ?? 0) > from)) isAlone = false;
+    this.foundOwner = owner;
+    this.foundCertainty = !isAlone
+      ? certaintyCode.ambiguous
+      : nearestMs === 0
+        ? certaintyCode.exact
+        : certaintyCode.grace;
   }
+
+  /** Owners that {@link find} weighs, the likeliest first. */
+  candidates(network: number, words: Uint32Array, at: number, timeMs: number, toleranceMs: number): number[] {
+    const w0 = words[at] ?? 0;
+    const w1 = words[at + 1] ?? 0;
+    const w2 = words[at + 2] ?? 0;
+    const w3 = words[at + 3] ?? 0;
+    const table = isMappedWords(w0, w1, w2) ? this.#four : this.#six;
+    const hash = hashKey(network, w0, w1, w2, w3);
+    const part = table.partOf(hash);
+    const slot = table.find(part, hash, network, w0, w1, w2, w3);
+    if (slot < 0) return [];
+    const word = part[slot + slotCount] ?? 0;
+    const run = part[slot + slotRun] ?? 0;
+    const data = this.#runs.segmentOf(run);
+    const base = this.#runs.offsetOf(run);
+    const end = base + ((word & countMask) - (word & forgottenBit ? 1 : 0)) * stride;
+    const near: { owner: number; distanceMs: number; since: number }[] = [];
+    for (let record = base; record < end; record += stride) {
+      const since = data[record] ?? 0;
+      const until = data[record + 1] ?? 0;
+      if (until <= timeMs - toleranceMs || since > timeMs + toleranceMs) continue;
+      const distanceMs = timeMs < since ? since - timeMs : timeMs >= until ? timeMs - until + 1 : 0;
+      near.push({ owner: data[record + 2] ?? none, distanceMs, since });
+    }
+    near.sort((a, b) => a.distanceMs - b.distanceMs || b.since - a.since);
+    return [...new Set(near.map(({ owner }) => owner))];
+  }
+}
+
+/** Parts of an index that eviction goes through in a round. */
+export const evictPartCount = 2 * partCount;
+
+function write(data: Float64Array, at: number, sinceMs: number, untilMs: number, owner: number): void {
+  data[at] = sinceMs;
+  data[at + 1] = untilMs;
+  data[at + 2] = owner;
 }

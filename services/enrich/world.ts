@@ -121,8 +121,8 @@ export async function openWorld(options: WorldOptions): Promise<World> {
       log.error({ err: error, offset: newest.offset }, 'policy left out: the one before stays in force');
       return;
     }
-    // Labels and rules change together, when both are ready.
-    await inventory.relabel(makeLabeller(document.profiles));
+    // Labels and rules change together, at once; only the list of those whose labels changed takes its time.
+    const relabelled = inventory.relabel(makeLabeller(document.profiles));
     policy = document;
     useEngine(compiled);
     metrics.policyVersion.set(policy.version);
@@ -130,6 +130,7 @@ export async function openWorld(options: WorldOptions): Promise<World> {
       { version: policy.version, rules: engine.rules.length, author: policy.author },
       'policy in force',
     );
+    await relabelled;
   };
 
   const follow = (
