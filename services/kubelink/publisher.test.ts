@@ -86,6 +86,19 @@ test('what was put before is known to be durable, however often another entity c
   await publisher.stop();
 });
 
+test('what was put before is not taken for durable because an entity before it changed on the way', async () => {
+  const sent: (string | null)[] = [];
+  const { publisher } = publisherWith(async (messages) => {
+    await Promise.resolve();
+    if (sent.length === 0) publisher.put([namespace('n0', 'new')]);
+    sent.push(...messages.map(({ key }) => key));
+  });
+  publisher.put(['n0', 'n1', 'n2', 'n3'].map((name) => namespace(name)));
+  await publisher.flushed();
+  assert.ok(sent.includes('namespace/east/n3'), sent.join());
+  await publisher.stop();
+});
+
 test('a change that replaces an event on a way that failed is due as early as that one was', async () => {
   const sent: string[] = [];
   let isAway = true;
