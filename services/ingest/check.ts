@@ -52,6 +52,8 @@ function checkHeader(header: BatchHeader, prefix: string): void {
   if (header.samplingRate < 1) throw refuse('samplingRate', `is ${header.samplingRate}, must be 1 or more`);
   if (header.clockErrorMs < -1)
     throw refuse('clockErrorMs', `is ${header.clockErrorMs}, must be -1 (not measured), 0 or more`);
+  if (header.clockErrorMs < 0 && header.clockOffsetMs !== 0)
+    throw refuse('clockOffsetMs', `is ${header.clockOffsetMs}, but by clockErrorMs it was not measured`);
   if (header.observedToMs < header.observedFromMs) throw refuse('observedToMs', 'is before observedFromMs');
 }
 
@@ -63,7 +65,7 @@ function checkTimes(
   prefix: string,
 ): void {
   // Limits are those of the common clock; times are by the agent's.
-  const offsetMs = header.clockErrorMs >= 0 ? header.clockOffsetMs : 0;
+  const offsetMs = header.clockOffsetMs;
   const earliest = nowMs - limits.maxAgeMs + offsetMs;
   const latest = nowMs + limits.maxClockAheadMs + offsetMs;
   const check = (field: string, ms: number): void => {
