@@ -5,6 +5,7 @@ import type { PolicyDocument } from '../schemas/policy.ts';
 import { topics } from '../schemas/topics.ts';
 import { bornMs } from './config.ts';
 import type { AdoptedPod } from './index.ts';
+import { isEstateSource } from './outbox.ts';
 import { readUid } from './uids.ts';
 
 /** Something that has ended and stays in the topic for a while. */
@@ -21,7 +22,11 @@ export interface InventoryMemory {
   /** Living workloads and services of worlds of another seed or size. */
   readonly foreign: InventoryEvent[];
   readonly ended: EndedEntity[];
+  /** Sources of estates, of this or other worlds, that have vouched for their inventory. */
+  readonly vouching: string[];
 }
+
+const watermarkPrefix = 'watermark/';
 
 /** Reads a topic as it is now. */
 export async function readTopic(
@@ -72,7 +77,13 @@ export function makeInventoryReader(worldTag: number): {
       const slots = new Map<number, AdoptedPod>();
       const foreign: InventoryEvent[] = [];
       const ended: EndedEntity[] = [];
+      const vouching: string[] = [];
       for (const [key, value] of values) {
+        if (key.startsWith(watermarkPrefix)) {
+          const source = key.slice(watermarkPrefix.length);
+          if (isEstateSource(source)) vouching.push(source);
+          continue;
+        }
         const uid = readUid(key.slice(key.lastIndexOf('/') + 1));
         // Of this world only pods change.
         if (uid === null || (uid.world === worldTag && uid.kind !== 'pod')) continue;
@@ -96,7 +107,7 @@ export function makeInventoryReader(worldTag: number): {
         });
       }
       ended.sort((a, b) => a.endMs - b.endMs);
-      return { values, adopted: [...slots.values()], foreign, ended };
+      return { values, adopted: [...slots.values()], foreign, ended, vouching };
     },
   };
 }

@@ -5,13 +5,26 @@ import type { Bus, OutgoingMessage } from '../lib/bus/bus.ts';
 import { rateLimited } from '../lib/bus/reporter.ts';
 import { inventoryKey } from '../lib/inventory/events.ts';
 import { backoffMs } from '../lib/runtime/backoff.ts';
-import type { InventoryEvent } from '../schemas/inventory-event.ts';
+import type { InventoryEvent, WatermarkEvent } from '../schemas/inventory-event.ts';
 import { topics } from '../schemas/topics.ts';
 import { type EndedEntity, runEndOf } from './memory.ts';
 import type { DemoMetrics } from './metrics.ts';
+import { sourceOf } from './outbox.ts';
+
+/** An event as a message that says who vouches for it. */
+export function messageOf(
+  event: InventoryEvent,
+): OutgoingMessage & { readonly key: string; readonly value: Buffer } {
+  return {
+    key: inventoryKey(event),
+    value: Buffer.from(JSON.stringify(event), 'utf8'),
+    headers: { source: sourceOf(event) },
+  };
+}
 
 /** Messages in one append. */
 const chunkLength = 1000;
+const watermarkEveryMs = 500;
 const backoff = { initialMs: 250, maxMs: 5000 };
 
 export interface PublisherOptions {
@@ -31,6 +44,7 @@ export class Publisher {
   readonly #report: (error: unknown) => void;
   /** In the order of their ends. */
   readonly #ended: EndedEntity[];
+  #vouchedMs = 0;
 
   constructor(options: PublisherOptions) {
     this.#options = options;
@@ -66,8 +80,8 @@ export class Publisher {
       // Time goes on for the flows, also while there is nothing to publish.
       if (++seenCount % chunkLength === 0) await immediate();
       if (signal.aborted) return count;
-      const key = inventoryKey(event);
-      const value = Buffer.from(JSON.stringify(event), 'utf8');
+      const message = messageOf(event);
+      const { key, value } = message;
       const before = values.get(key);
       if (before !== undefined) {
         values.delete(key);
@@ -75,7 +89,7 @@ export class Publisher {
       }
       const endMs = runEndOf(event);
       if (endMs !== null) this.#ended.push({ key, endMs });
-      chunk.push({ key, value });
+      chunk.push(message);
       if (chunk.length < chunkLength) continue;
       count += chunk.length;
       await this.append(topics.inventory, chunk);
@@ -83,6 +97,22 @@ export class Publisher {
     }
     if (chunk.length > 0) await this.append(topics.inventory, chunk);
     return count + chunk.length;
+  }
+
+  /** Publishes what the sources vouch for, at most once in {@link watermarkEveryMs} of the simulated time. */
+  async vouch(nowMs: number, watermarks: readonly WatermarkEvent[]): Promise<void> {
+    if (nowMs < this.#vouchedMs + watermarkEveryMs) return;
+    this.#vouchedMs = nowMs;
+    await this.append(topics.inventory, watermarks.map(messageOf));
+  }
+
+  /** Takes back the watermarks of sources that publish nothing any more. */
+  async silence(sources: readonly string[]): Promise<void> {
+    if (sources.length === 0) return;
+    await this.append(
+      topics.inventory,
+      sources.map((source) => ({ key: `watermark/${source}`, value: null })),
+    );
   }
 
   /** Removes from the topic what ended longer ago than the history goes back. */

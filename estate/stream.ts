@@ -11,6 +11,7 @@ import type { Delivery } from './deliver.ts';
 import { type Estate, makeEstate } from './index.ts';
 import { endedEvent, type InventoryMemory, nextPolicy } from './memory.ts';
 import type { DemoMetrics } from './metrics.ts';
+import { sourcesOf } from './outbox.ts';
 import type { Publisher } from './publish.ts';
 
 /** Beyond this the flows of the time that was missed are left out, ms. */
@@ -80,31 +81,38 @@ export async function stream(options: StreamOptions): Promise<void> {
     log.info('a policy that is not of the estate is in force: it stays');
   // Addresses of another seed or size must be free before this one's owners come.
   await publisher.publish(memory.inventory.foreign.map((event) => endedEvent(event, estate.nowMs)));
+  const sources = sourcesOf(estate.world);
+  await publisher.silence(memory.inventory.vouching.filter((source) => !sources.includes(source)));
   const first = neededFirst(estate);
   let count = await publisher.publish(select(estate.inventory(), first));
+  let isComplete = false;
   const rest = async (): Promise<void> => {
     count += await publisher.publish(select(estate.inventory(), (event) => !first(event)));
     if (signal.aborted) return;
     memory.inventory.values.clear();
     estate.startBackground();
+    isComplete = true;
     readiness.set('inventory', true);
     log.info(
       { published: count, planted: estate.planted.length, agents: estate.agents.length },
       'the generated bank is there',
     );
   };
-  await Promise.all([rest(), live(options)]);
+  await Promise.all([rest(), live(options, () => isComplete)]);
 }
 
-/** Time goes on. */
-async function live(options: StreamOptions): Promise<void> {
+/** Time goes on. @param isComplete whether everything is published that was there at the beginning: nobody vouches before */
+async function live(options: StreamOptions, isComplete: () => boolean): Promise<void> {
   const { estate, publisher, delivery, config, metrics, signal } = options;
   while (!signal.aborted) {
     const lagMs = Date.now() - estate.nowMs;
     metrics.lagSeconds.set(lagMs / 1000);
     if (delivery.pendingCount < config.pendingBatchLimit || lagMs > longestLagMs) {
-      const { inventoryEvents, batches } = estate.step(Math.min(Date.now(), estate.nowMs + longestStrideMs));
+      const { inventoryEvents, watermarks, batches } = estate.step(
+        Math.min(Date.now(), estate.nowMs + longestStrideMs),
+      );
       await publisher.publish(inventoryEvents.map(({ event }) => event));
+      if (isComplete()) await publisher.vouch(estate.nowMs, watermarks);
       await publisher.bury(estate.nowMs);
       hand(options, batches, lagMs > longestLagMs && delivery.pendingCount >= config.pendingBatchLimit);
     }

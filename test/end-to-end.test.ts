@@ -7,148 +7,22 @@ import { test } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
 import { pino } from 'pino';
 import { Default, Parse } from 'typebox/value';
-import { makeEstate, type Truth } from '../estate/index.ts';
+import { makeEstate } from '../estate/index.ts';
 import { BusConfig } from '../lib/bus/config.ts';
 import { openBus } from '../lib/bus/open.ts';
 import { topicSpecs } from '../lib/bus/topics.ts';
-import { identityId, ruleId } from '../lib/inventory/ids.ts';
 import { migrate } from '../lib/store/migrate.ts';
 import { openStore } from '../lib/store/open.ts';
-import type { Store } from '../lib/store/store.ts';
 import { enrichGroup, topics } from '../schemas/topics.ts';
 import { startClickHouse } from './support/clickhouse.ts';
 import { feed, publishEstate } from './support/estate-feed.ts';
+import { TruthBook } from './support/estate-truth.ts';
 import { startKafka } from './support/kafka.ts';
 import { type ServiceProcess, startService } from './support/service-process.ts';
 import { until } from './support/until.ts';
 
 const flowCount = 200_000;
 const log = pino({ level: 'silent' });
-
-interface StoredRow {
-  readonly key: string;
-  readonly src_workload: string;
-  readonly dst_workload: string;
-  readonly src_identity: string;
-  readonly dst_identity: string;
-  readonly how: string;
-  readonly verdict: string;
-  readonly reason: string;
-  readonly rule: string;
-}
-
-function zoneOf(
-  kind: string,
-  name: string,
-  zones: ReadonlyMap<string, 'inside' | 'outside'>,
-): 'inside' | 'outside' {
-  return kind === 'range' ? (zones.get(name) ?? 'inside') : 'inside';
-}
-
-/** What the row of a flow must be, in the words of the store. */
-function expectedRow(truth: Truth, zones: ReadonlyMap<string, 'inside' | 'outside'>): StoredRow {
-  const identity = (
-    kind: string,
-    cluster: string,
-    namespace: string,
-    name: string,
-    labels: Readonly<Record<string, string>>,
-  ): string =>
-    String(identityId({ kind, cluster, namespace, name, zone: zoneOf(kind, name, zones), labels }));
-  const { src, dst } = {
-    src: identity(truth.srcKind, truth.srcCluster, truth.srcNamespace, truth.srcName, truth.srcLabels),
-    dst: identity(truth.dstKind, truth.dstCluster, truth.dstNamespace, truth.dstName, truth.dstLabels),
-  };
-  return {
-    key: [
-      truth.agent,
-      truth.srcIp,
-      truth.srcPort,
-      truth.dstIp,
-      truth.dstPort,
-      truth.protocol,
-      truth.side,
-      truth.startSecond,
-    ].join(' '),
-    src_workload: String(truth.srcWorkload),
-    dst_workload: String(truth.dstWorkload),
-    src_identity: src,
-    dst_identity: dst,
-    how: [truth.srcProvenance, truth.srcCertainty, truth.dstProvenance, truth.dstCertainty].join(' '),
-    verdict: truth.verdict,
-    reason: truth.reason,
-    rule: truth.rule === '' ? '0' : String(ruleId(truth.ruleset, truth.rule)),
-  };
-}
-
-const plainIp = (column: string): string => `replaceOne(IPv6NumToString(${column}), '::ffff:', '')`;
-
-async function readRows(store: Store, modulo: number, part: number): Promise<StoredRow[]> {
-  return store.query<StoredRow>(
-    `SELECT concatWithSeparator(' ', agent, ${plainIp('src_ip')}, src_port, ${plainIp('dst_ip')}, dst_port, protocol, side, toUnixTimestamp(time)) AS key,
-       toString(src_workload) AS src_workload, toString(dst_workload) AS dst_workload,
-       toString(src_identity) AS src_identity, toString(dst_identity) AS dst_identity,
-       concatWithSeparator(' ', src_provenance, src_certainty, dst_provenance, dst_certainty) AS how,
-       verdict, reason, toString(rule) AS rule
-     FROM flows WHERE src_port % {modulo:UInt16} = {part:UInt16}`,
-    { modulo, part },
-  );
-}
-
-/**
- * Whether a row says no less than the truth. The truth knows who had the address next; where that owner came after the row
- * was written, the row may call exact what is ambiguous in hindsight. Who it names must be right all the same.
- */
-function agrees(row: StoredRow, wanted: StoredRow, hindsight: { count: number }): boolean {
-  const [srcHow, srcSure, dstHow, dstSure] = row.how.split(' ');
-  const [srcWantedHow, srcWantedSure, dstWantedHow, dstWantedSure] = wanted.how.split(' ');
-  const sure = (stored: string | undefined, truth: string | undefined): boolean => {
-    if (stored === truth) return true;
-    if (stored !== 'exact' || truth !== 'ambiguous') return false;
-    hindsight.count++;
-    return true;
-  };
-  return (
-    isDeepStrictEqual({ ...row, how: '' }, { ...wanted, how: '' }) &&
-    srcHow === srcWantedHow &&
-    dstHow === dstWantedHow &&
-    sure(srcSure, srcWantedSure) &&
-    sure(dstSure, dstWantedSure)
-  );
-}
-
-/** Compares every row with the truth; returns the differences. */
-async function compare(
-  store: Store,
-  truths: readonly Truth[],
-  zones: ReadonlyMap<string, 'inside' | 'outside'>,
-): Promise<string[]> {
-  const expected = new Map<string, StoredRow>();
-  for (const truth of truths) {
-    const row = expectedRow(truth, zones);
-    assert.equal(expected.has(row.key), false, `the estate gave one key twice: ${row.key}`);
-    expected.set(row.key, row);
-  }
-  const differences: string[] = [];
-  const hindsight = { count: 0 };
-  const parts = 8;
-  for (let part = 0; part < parts; part++) {
-    for (const row of await readRows(store, parts, part)) {
-      const wanted = expected.get(row.key);
-      if (wanted === undefined) differences.push(`not expected, or twice: ${JSON.stringify(row)}`);
-      else if (!agrees(row, wanted, hindsight)) {
-        differences.push(`stored ${JSON.stringify(row)}\n  wanted ${JSON.stringify(wanted)}`);
-      }
-      expected.delete(row.key);
-    }
-  }
-  for (const key of expected.keys()) differences.push(`missing: ${key}`);
-  assert.ok(
-    hindsight.count < truths.length / 1000,
-    `${hindsight.count} ends are ambiguous in hindsight only: too many to be chance`,
-  );
-  return differences;
-}
 
 async function run(busSettings: Record<string, string>, busConfig: BusConfig): Promise<void> {
   const dataDir = await mkdtemp(join(tmpdir(), 'eastwest-end-to-end-'));
@@ -191,17 +65,18 @@ async function run(busSettings: Record<string, string>, busConfig: BusConfig): P
       reuseDelayMs: 1000,
       intervalMs: 5000,
     });
-    const zones = new Map<string, 'inside' | 'outside'>([['internet', 'outside']]);
-    for (const event of estate.inventory()) if (event.type === 'range') zones.set(event.name, event.zone);
     await publishEstate(bus, estate);
 
     let kills = 0;
+    const book = new TruthBook();
     const truths = await feed({
       estate,
       bus,
       ingestUrl,
       flowCount,
       stepMs: 5000,
+      settleMs: 5000,
+      beforeSending: (list) => book.add(list),
       async afterStep(sent) {
         if (sent < (flowCount * (kills + 1)) / 4 || kills === 2) return;
         kills++;
@@ -226,7 +101,20 @@ async function run(busSettings: Record<string, string>, busConfig: BusConfig): P
         ),
       enrich.output,
     );
-    const differences = await compare(store, truths, zones);
+    await until(
+      'no flow waits for its inventory',
+      60_000,
+      async () => {
+        const [left] = await store.query<{ n: string }>(
+          'SELECT count() AS n FROM flows_all WHERE pending = 1',
+        );
+        return left?.n === '0';
+      },
+      enrich.output,
+    );
+    const differences = await book.compare(store, (row, wanted) =>
+      isDeepStrictEqual(row, wanted) ? null : 'different',
+    );
     assert.equal(
       differences.length,
       0,
@@ -234,9 +122,9 @@ async function run(busSettings: Record<string, string>, busConfig: BusConfig): P
     );
 
     const [sums] = await store.query<Record<string, string>>(
-      `SELECT (SELECT count() FROM flows) AS raw, (SELECT sum(flows) FROM edges_1m) AS minutes, (SELECT sum(flows) FROM edges_1h) AS hours,
+      `SELECT (SELECT count() FROM flows_all) AS raw, (SELECT sum(flows) FROM edges_1m) AS minutes, (SELECT sum(flows) FROM edges_1h) AS hours,
          (SELECT sum(flows_written) FROM batches) AS ledger,
-         (SELECT sum(bytes_forward) FROM flows) = (SELECT sum(bytes_forward) FROM edges_1h) AS same_bytes`,
+         (SELECT sum(bytes_forward) FROM flows_all) = (SELECT sum(bytes_forward) FROM edges_1h) AS same_bytes`,
     );
     assert.deepEqual(sums, {
       raw: String(truths.length),
