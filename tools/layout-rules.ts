@@ -59,6 +59,7 @@ export const serviceFiles: readonly string[] = ['config.ts', 'main.ts', 'metrics
 /** Files of code that read the environment; everything else gets its settings as arguments. */
 export const environmentReaders: readonly string[] = [
   'lib/runtime/config.ts',
+  'lib/runtime/failpoint.ts',
   'lib/runtime/parent.ts',
   'lib/runtime/supervisor.ts',
   'cli/eastwest.mjs',

@@ -34,7 +34,12 @@ import type { ConfigOf, Sections } from './service.ts';
 export const defaultConfigFile = 'eastwest.yaml';
 
 /** Environment variables under our prefix that are no settings. */
-export const reservedEnvironment: readonly string[] = ['EASTWEST_CONFIG', 'EASTWEST_PARENT', 'EASTWEST_URL'];
+export const reservedEnvironment: readonly string[] = [
+  'EASTWEST_CONFIG',
+  'EASTWEST_FAILPOINTS',
+  'EASTWEST_PARENT',
+  'EASTWEST_URL',
+];
 
 export const RuntimeConfig = Type.Object({
   dataDir: Type.String({

@@ -4,6 +4,7 @@
  */
 import type { Logger } from 'pino';
 import { type BusMessage, type Committed, FencedError, type TopicPartition } from '../../lib/bus/bus.ts';
+import { failpoint } from '../../lib/runtime/failpoint.ts';
 import { type BatchScheme, BlockBuilder, type BlockLimits } from './block.ts';
 import { encodePlan, type Plan } from './plan.ts';
 import type { SeenBatches } from './sequences.ts';
@@ -100,10 +101,14 @@ export class PartitionWorker {
   async #carry(plan: Plan, block: BlockBuilder, planned: boolean): Promise<void> {
     const at = this.#at;
     try {
+      failpoint('enrich.before-plan');
       if (!planned) await this.#deps.commit(at, { offset: plan.from, metadata: encodePlan(plan) });
+      failpoint('enrich.planned');
       await this.#deps.write(at, plan, block, planned, this.#stop.signal);
       if (this.#stop.signal.aborted) return;
+      failpoint('enrich.written');
       await this.#deps.commit(at, { offset: plan.to + 1, metadata: '' });
+      failpoint('enrich.committed');
     } catch (error) {
       if (this.#stop.signal.aborted) return;
       this.stop();

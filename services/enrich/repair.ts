@@ -6,6 +6,7 @@
 import type { Logger } from 'pino';
 import { ruleId } from '../../lib/inventory/ids.ts';
 import { type PolicyEngine, reasonCodeOf, ruleOf, verdictCodeOf } from '../../lib/policy/engine.ts';
+import { failpoint } from '../../lib/runtime/failpoint.ts';
 import type { Store } from '../../lib/store/store.ts';
 import { certainties, provenances, reasons, verdicts } from '../../schemas/closed-lists.ts';
 import { topics } from '../../schemas/topics.ts';
@@ -202,11 +203,13 @@ export class Repairer {
     waiting.add(namer.needs);
     if (replaced.length === 0) return;
     await catalog.writeIdentities([resolved.source.identity, resolved.destination.identity], rows.length);
+    failpoint('enrich.before-repair');
     await store.insertRows(
       lateTable,
       replaced,
       `${topics.flows}/${partition}/${block}#repair/${done?.count ?? 0}/${rows[0]?.row ?? 0}`,
     );
+    failpoint('enrich.repaired');
     const gaveUp = rows.filter((_, i) => isPending(i) && giveUp).length;
     if (gaveUp > 0) metrics.repairedRows.inc({ outcome: 'given-up' }, gaveUp);
     metrics.repairedRows.inc({ outcome: 'settled' }, replaced.length / 2 - gaveUp);

@@ -1,6 +1,7 @@
 /** One block to the store: names and judges its flows, then inserts rows and ledger under the plan's token. */
 import type { Logger } from 'pino';
 import type { Bus, TopicPartition } from '../../lib/bus/bus.ts';
+import { failpoint } from '../../lib/runtime/failpoint.ts';
 import type { Store } from '../../lib/store/store.ts';
 import { topics } from '../../schemas/topics.ts';
 import type { BlockBuilder, LedgerEntry } from './block.ts';
@@ -175,6 +176,7 @@ export class BlockWriter {
       });
     }
     if (signal.aborted) return;
+    failpoint('enrich.late-written');
     const isLate = late;
     const rows =
       isLate.size === 0
@@ -189,6 +191,7 @@ export class BlockWriter {
       );
     }
     if (signal.aborted) return;
+    failpoint('enrich.flows-written');
     if (isLate.size > 0) {
       metrics.lateRows.inc(isLate.size);
       repairer.note(at.partition, plan.from, again ? null : needs);

@@ -1,0 +1,191 @@
+/** Seeded traffic for runs in which processes die: a small cluster, flows between its pods, and what each edge adds up to. */
+import { Random } from '../../estate/random.ts';
+import { identityId } from '../../lib/inventory/ids.ts';
+import { encodeFlowBatch } from '../../lib/wire/flow-batch.ts';
+import type { InventoryEvent } from '../../schemas/inventory-event.ts';
+
+export const clusterName = 'faults';
+export const sourceName = 'kubernetes:faults';
+const appCount = 6;
+const podCount = 60;
+const ports = [443, 5432, 9092] as const;
+
+export interface SentBatch {
+  readonly agentId: string;
+  readonly message: Buffer;
+  readonly flowCount: number;
+}
+
+/** What an edge adds up to; the key is what {@link edgeKey} makes of it. */
+export interface EdgeSum {
+  flows: number;
+  connections: number;
+  bytes: number;
+}
+
+const appOf = (pod: number): string => `app-${pod % appCount}`;
+
+/** The address a pod has in this run. */
+const addressOf = (pod: number): string => `10.9.${Math.floor(pod / 200)}.${(pod % 200) + 1}`;
+
+export function policyContent() {
+  return {
+    labels: [],
+    services: [],
+    ipLists: [],
+    profiles: [{ name: 'all', match: {}, map: [{ key: 'app', from: { label: 'app' } }] }],
+    rulesets: [
+      {
+        name: 'even',
+        rules: [
+          {
+            name: 'first-to-second',
+            from: [{ labels: { app: 'app-0' } }],
+            to: [{ labels: { app: 'app-1' } }],
+            services: [{ port: 443 }],
+          },
+          {
+            name: 'nobody-to-third',
+            from: [{ any: true as const }],
+            to: [{ labels: { app: 'app-3' } }],
+            action: 'deny' as const,
+          },
+        ],
+      },
+    ],
+  };
+}
+
+/** Everything there is; it stays as it is for the whole run. */
+export function inventory(): InventoryEvent[] {
+  const pods = Array.from(
+    { length: podCount },
+    (_, pod): InventoryEvent => ({
+      v: 1,
+      type: 'workload',
+      kind: 'pod',
+      cluster: clusterName,
+      uid: `pod-${pod}`,
+      name: `pod-${pod}`,
+      namespace: 'faults',
+      node: `node-${pod % 5}`,
+      hostNetwork: false,
+      labels: { app: appOf(pod) },
+      annotations: {},
+      addresses: [{ ip: addressOf(pod), network: clusterName, sinceMs: 0 }],
+      sinceMs: 0,
+    }),
+  );
+  return [
+    { v: 1, type: 'cluster', cluster: clusterName, podCidrs: ['10.9.0.0/16'], serviceCidrs: [] },
+    ...pods,
+  ];
+}
+
+export function edgeKey(source: string, destination: string, port: number, verdict: string): string {
+  return `${source} ${destination} ${port} ${verdict}`;
+}
+
+function verdictOf(source: number, destination: number, port: number): string {
+  if (appOf(source) === 'app-0' && appOf(destination) === 'app-1' && port === 443) return 'allowed';
+  return appOf(destination) === 'app-3' ? 'denied' : 'unexplained';
+}
+
+function identityOf(pod: number): string {
+  return String(
+    identityId({
+      kind: 'pod',
+      cluster: clusterName,
+      namespace: 'faults',
+      name: '',
+      zone: 'inside',
+      labels: { app: appOf(pod) },
+    }),
+  );
+}
+
+export class Traffic {
+  readonly #random: Random;
+  readonly #run: string;
+  readonly #sequences = new Map<string, number>();
+  /** What the store must hold in the end. */
+  readonly truth = new Map<string, EdgeSum>();
+  flowCount = 0;
+
+  constructor(seed: string) {
+    this.#random = new Random(seed, 'traffic');
+    this.#run = seed;
+  }
+
+  /** A batch of one of the agents, whose flows began within the last seconds before `nowMs`. */
+  batch(nowMs: number): SentBatch {
+    const agentId = `${this.#run}-agent-${this.#random.below(6)}`;
+    const sequence = (this.#sequences.get(agentId) ?? 0) + 1;
+    this.#sequences.set(agentId, sequence);
+    const flowCount = 1 + this.#random.below(120);
+    const flows = Array.from({ length: flowCount }, () => this.#flow());
+    this.flowCount += flowCount;
+    const message = encodeFlowBatch({
+      agentId,
+      bootId: this.#run,
+      sequence,
+      cluster: clusterName,
+      node: 'node-1',
+      network: clusterName,
+      sourceKind: 'test',
+      observedFromMs: nowMs - 2000,
+      observedToMs: nowMs,
+      sourceDroppedCount: 0,
+      samplingRate: 1,
+      clockOffsetMs: 0,
+      clockErrorMs: 10,
+      strings: [''],
+      flows,
+    });
+    return { agentId, message, flowCount };
+  }
+
+  #flow() {
+    const source = this.#random.below(podCount);
+    const destination = this.#random.below(podCount);
+    const port = ports[this.#random.below(ports.length)] ?? 443;
+    const bytesForward = this.#random.below(100_000);
+    const connectionCount = this.#random.below(3);
+    const key = edgeKey(
+      identityOf(source),
+      identityOf(destination),
+      port,
+      verdictOf(source, destination, port),
+    );
+    const sum = this.truth.get(key) ?? { flows: 0, connections: 0, bytes: 0 };
+    sum.flows++;
+    sum.connections += connectionCount;
+    sum.bytes += bytesForward;
+    this.truth.set(key, sum);
+    return {
+      startMs: this.#random.below(2000),
+      durationMs: 1,
+      sourceAddress: Buffer.from(addressOf(source).split('.').map(Number)),
+      sourcePort: 1024 + this.#random.below(60_000),
+      destinationAddress: Buffer.from(addressOf(destination).split('.').map(Number)),
+      destinationPort: port,
+      protocol: 6,
+      originalDestinationAddress: Buffer.alloc(0),
+      originalDestinationPort: 0,
+      reporter: 'source' as const,
+      bytesForward,
+      bytesReverse: 0,
+      packetsForward: 1,
+      packetsReverse: 0,
+      connectionCount,
+      flags: 0,
+      state: 'closed' as const,
+      action: 'forwarded' as const,
+      actionReason: 0,
+      dnsName: 0,
+      processName: 0,
+      sourceHint: 0,
+      destinationHint: 0,
+    };
+  }
+}
