@@ -49,7 +49,8 @@ CREATE TABLE IF NOT EXISTS flows_late
     version UInt32 COMMENT 'From 1' CODEC(ZSTD(1)),
     sign Int8 COMMENT '1, or -1 to cancel the row of this version' CODEC(ZSTD(1)),
     pending UInt8 COMMENT '1 until it is repaired' CODEC(ZSTD(1)),
-    written DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(DoubleDelta, ZSTD(1))
+    written DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(DoubleDelta, ZSTD(1)),
+    INDEX written_index written TYPE minmax GRANULARITY 1
 )
 ENGINE = VersionedCollapsingMergeTree(sign, version)
 PARTITION BY toYYYYMMDD(time)
@@ -167,3 +168,24 @@ CREATE TABLE IF NOT EXISTS inventory_sources
 )
 ENGINE = ReplacingMergeTree(updated_at)
 ORDER BY source;
+
+-- Who had an address is asked by the address alone.
+ALTER TABLE workloads ADD INDEX IF NOT EXISTS ip_index ip TYPE bloom_filter(0.01) GRANULARITY 1;
+
+ALTER TABLE workloads MATERIALIZE INDEX ip_index;
+
+-- Named ranges as they are now; the newest row of a network and CIDR counts.
+CREATE TABLE IF NOT EXISTS ranges
+(
+    network LowCardinality(String),
+    first IPv6 COMMENT 'First address of the CIDR; IPv4 is mapped',
+    prefix UInt8 COMMENT 'Of 128 bits: 96 more than an IPv4 prefix says',
+    last IPv6,
+    name String,
+    zone LowCardinality(String) COMMENT 'inside or outside of the estate',
+    identity UInt64,
+    removed UInt8 DEFAULT 0,
+    updated_at DateTime64(3, 'UTC') DEFAULT now64(3)
+)
+ENGINE = ReplacingMergeTree(updated_at)
+ORDER BY (network, first, prefix);

@@ -51,7 +51,8 @@ SOURCE(CLICKHOUSE(
 LAYOUT(HASHED())
 LIFETIME(MIN 1 MAX 3);
 
--- Every flow as it is known now: what was settled when it was written, and what came early in its newest version.
+-- Every flow as it is known now: what was settled when it was written, days that are being relabelled, and what came early
+-- in its newest version.
 CREATE OR REPLACE VIEW flows_all AS
 SELECT
     time, duration_ms, src_ip, src_port, dst_ip, dst_port, protocol, original_dst_ip, original_dst_port,
@@ -59,6 +60,13 @@ SELECT
     dst_certainty, side, state, action, action_reason, flags, verdict, reason, rule, policy, bytes_forward,
     bytes_reverse, packets_forward, packets_reverse, connections, dns_name, process, agent, toUInt8(0) AS pending
 FROM flows
+UNION ALL
+SELECT
+    time, duration_ms, src_ip, src_port, dst_ip, dst_port, protocol, original_dst_ip, original_dst_port,
+    src_workload, dst_workload, src_identity, dst_identity, src_provenance, src_certainty, dst_provenance,
+    dst_certainty, side, state, action, action_reason, flags, verdict, reason, rule, policy, bytes_forward,
+    bytes_reverse, packets_forward, packets_reverse, connections, dns_name, process, agent, toUInt8(0) AS pending
+FROM flows_relabel
 UNION ALL
 SELECT
     time, duration_ms, src_ip, src_port, dst_ip, dst_port, protocol, original_dst_ip, original_dst_port,

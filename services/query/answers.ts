@@ -30,6 +30,9 @@ export const Completeness = Type.Object(
     agentsSilent: count('Agents that were known but sent nothing then.'),
     batchesMissing: count('Batches that agents numbered but that never came.'),
     flowsDropped: count('Flows lost at the source or refused.'),
+    sourcesSilent: count(
+      'Sources of inventory that do not vouch for the end of the window: names may be missing or old.',
+    ),
     freshestTo: nullable('Newest end of an observed interval that is queryable, ISO 8601.'),
     delayMsP99: nullableNumber('From the end of an interval to queryable, 99th percentile, milliseconds.'),
   },

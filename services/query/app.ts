@@ -22,6 +22,7 @@ import { ledgerRoutes } from './routes/ledger.ts';
 import { probeRoutes } from './routes/probes.ts';
 import { putWorkloadsRoute } from './routes/put-workloads.ts';
 import { sqlRoutes } from './routes/sql.ts';
+import { workloadRoutes } from './routes/workloads.ts';
 
 export interface QueryAppOptions {
   readonly config: QueryConfig;
@@ -107,6 +108,7 @@ export async function buildQueryApp(options: QueryAppOptions): Promise<FastifyIn
     config,
     kept: { minuteDays: options.minuteDays },
     ledger: { silentAfterS: config.silentAfterSeconds, lookbackS: config.ledgerLookbackHours * 3600 },
+    sourceSilentAfterMs: config.sourceSilentAfterSeconds * 1000,
     ask: makeAsk(store, config.maxSeconds),
     clock: () => ({ nowMs: nowMs(), defaultSince: config.defaultSince }),
   };
@@ -114,6 +116,7 @@ export async function buildQueryApp(options: QueryAppOptions): Promise<FastifyIn
   edgeRoutes(app, context);
   coverageRoutes(app, context);
   inventoryRoutes(app, context);
+  workloadRoutes(app, context);
   putWorkloadsRoute(app, { config, writer: options.putWriter, nowMs });
   labelRoutes(app, { withBus: options.withBus, maxSeconds: config.maxSeconds });
   ledgerRoutes(app, context);

@@ -2,6 +2,7 @@
 import { type Completeness, isoMsOrNull } from './answers.ts';
 import type { RouteContext } from './context.ts';
 import type { Window } from './filters.ts';
+import { isSilent, readSources } from './sources.ts';
 import { completenessSql } from './sql/ledger.ts';
 
 /** Most windows that are remembered at once. */
@@ -22,7 +23,7 @@ export function delayOrNull(value: number | null): number | null {
 }
 
 export function makeCompleteness(
-  context: Pick<RouteContext, 'ask' | 'clock' | 'ledger'>,
+  context: Pick<RouteContext, 'ask' | 'clock' | 'ledger' | 'sourceSilentAfterMs'>,
   cacheMs: number,
 ): RouteContext['completeness'] {
   const remembered = new Map<string, { readonly untilMs: number; readonly answer: Completeness }>();
@@ -32,12 +33,17 @@ export function makeCompleteness(
     const known = remembered.get(key);
     if (known !== undefined && known.untilMs > nowMs) return known.answer;
     const statement = completenessSql(window, Math.floor(nowMs / 1000), context.ledger);
-    const [row] = await context.ask<Row>(statement, signal);
+    const [[row], sources] = await Promise.all([
+      context.ask<Row>(statement, signal),
+      readSources(context, signal),
+    ]);
+    const endMs = Math.min(window.untilS === null ? nowMs : window.untilS * 1000, nowMs);
     const answer: Completeness = {
       agentsReporting: Number(row?.agents_reporting ?? 0),
       agentsSilent: Number(row?.agents_silent ?? 0),
       batchesMissing: Number(row?.batches_missing ?? 0),
       flowsDropped: Number(row?.flows_dropped ?? 0),
+      sourcesSilent: sources.filter((source) => isSilent(source, endMs, context.sourceSilentAfterMs)).length,
       freshestTo: isoMsOrNull(row?.freshest_ms ?? 0),
       delayMsP99: delayOrNull(row?.delay_p99_ms ?? null),
     };

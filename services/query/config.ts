@@ -111,6 +111,20 @@ export const QueryConfig = Type.Object(
       description:
         'An agent without a batch for this long is called silent, in seconds; keep it above twice `agent.heartbeatMs`.',
     }),
+    sourceSilentAfterSeconds: Type.Integer({
+      default: 60,
+      minimum: 1,
+      maximum: 86_400,
+      description:
+        'A source of inventory that vouches for nothing newer than this is called silent, in seconds; sources vouch about twice a second.',
+    }),
+    toleranceMs: Type.Integer({
+      default: 1_000,
+      minimum: 0,
+      maximum: 3_600_000,
+      description:
+        'How far the clocks of inventory may be off, in milliseconds: who had an address at a moment is sure only where nobody else had it so shortly before or after.',
+    }),
     ledgerLookbackHours: Type.Integer({
       default: 24,
       minimum: 1,

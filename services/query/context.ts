@@ -12,6 +12,8 @@ export interface RouteContext {
   readonly config: QueryConfig;
   readonly kept: Kept;
   readonly ledger: LedgerLimits;
+  /** How far a source of inventory may be behind before it is called silent. */
+  readonly sourceSilentAfterMs: number;
   /** Rows of a statement, bounded by `query.maxSeconds`. */
   ask<T>(statement: Statement, signal: AbortSignal): Promise<T[]>;
   completeness(window: Window, signal: AbortSignal): Promise<Completeness>;

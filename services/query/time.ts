@@ -16,20 +16,26 @@ export function parseDurationSeconds(text: string): number | null {
   return match === null || unit === undefined ? null : Number(match[1]) * unit;
 }
 
-/** Seconds since the epoch, within what DateTime holds; `null` where the text is no time. A time without a zone is UTC. */
-export function parseTime(text: string, nowMs: number): number | null {
+/** Milliseconds since the epoch, within what DateTime holds; `null` where the text is no time. A time without a zone is UTC. */
+export function parseTimeMs(text: string, nowMs: number): number | null {
   const trimmed = text.trim();
-  if (trimmed === 'now') return Math.floor(nowMs / 1000);
+  const within = (ms: number): number => Math.min(lastSecond * 1000, Math.max(0, ms));
+  if (trimmed === 'now') return within(nowMs);
   const ago = parseDurationSeconds(trimmed);
-  if (ago !== null) return Math.max(0, Math.floor(nowMs / 1000) - ago);
-  if (/^\d{9,10}$/.test(trimmed)) return Math.min(lastSecond, Number(trimmed));
+  if (ago !== null) return within(nowMs - ago * 1000);
+  if (/^\d{9,10}$/.test(trimmed)) return within(Number(trimmed) * 1000);
   if (!/^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?(Z|[+-]\d{2}:?\d{2})?$/.test(trimmed))
     return null;
   const zoned =
     /(Z|[+-]\d{2}:?\d{2})$/.test(trimmed.slice(10)) || trimmed.length === 10 ? trimmed : `${trimmed}Z`;
   const ms = Date.parse(zoned.replace(' ', 'T'));
-  if (Number.isNaN(ms)) return null;
-  return Math.min(lastSecond, Math.max(0, Math.floor(ms / 1000)));
+  return Number.isNaN(ms) ? null : within(ms);
+}
+
+/** The same in whole seconds. */
+export function parseTime(text: string, nowMs: number): number | null {
+  const ms = parseTimeMs(text, nowMs);
+  return ms === null ? null : Math.floor(ms / 1000);
 }
 
 /** ISO 8601 in UTC to the second. */

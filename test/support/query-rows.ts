@@ -256,22 +256,22 @@ export function makeFlows(endS: number, hours: number, connectionCount: number, 
 /** How a row came to the store: at once, late and repaired since, or late and not settled yet. */
 export type Arrival = 'settled' | 'repaired' | 'pending';
 
-export function arrivalOf(index: number): Arrival {
-  if (index % 4 === 1) return 'repaired';
-  return index % 16 === 2 ? 'pending' : 'settled';
+export function arrivalOf(row: Pick<FlowRow, 'time'>): Arrival {
+  if (row.time % 4 === 1) return 'repaired';
+  return row.time % 16 === 2 ? 'pending' : 'settled';
 }
 
 /** Rows of `flows`, and of `flows_late` as they were written first and as their repair left them. */
 export async function writeFlows(store: Store, rows: readonly FlowRow[]): Promise<void> {
   const mapped = (ip: string): string => (ip.includes(':') ? ip : `::ffff:${ip}`);
-  const stored = rows.map(({ from, to, ...row }, index) => ({
+  const stored = rows.map(({ from, to, ...row }) => ({
     ...row,
     src_ip: mapped(row.src_ip),
     dst_ip: mapped(row.dst_ip),
     src_provenance: from === 'nobody' ? 'none' : 'pod',
     src_certainty: from === 'nobody' ? 'none' : 'exact',
     dst_provenance: to === 'partner' ? 'range' : to === 'oracle' ? 'host' : 'pod',
-    dst_certainty: arrivalOf(index) === 'pending' ? 'late' : 'exact',
+    dst_certainty: arrivalOf(row) === 'pending' ? 'late' : 'exact',
     state: 'closed',
     action: 'forwarded',
     policy: 1,
@@ -279,8 +279,8 @@ export async function writeFlows(store: Store, rows: readonly FlowRow[]): Promis
   }));
   const of = (arrival: Arrival) =>
     stored.flatMap((row, index) =>
-      arrivalOf(index) === arrival
-        ? [{ row, where: { bus_partition: 0, block: '7', row: index, start_ms: row.time } }]
+      arrivalOf(row) === arrival
+        ? [{ row, where: { bus_partition: 0, block: String(row.time), row: index, start_ms: row.time } }]
         : [],
     );
   await store.insertRows(

@@ -1,24 +1,13 @@
-/** GET /api/v1/workloads, /rules and /alerts. */
+/** GET /api/v1/rules and /alerts. */
 import type { FastifyInstance } from 'fastify';
 import Type, { type Static } from 'typebox';
-import {
-  addressText,
-  Completeness,
-  isoMsOrNull,
-  listFields,
-  setLabels,
-  tableField,
-  windowAnswer,
-} from '../answers.ts';
+import { Completeness, isoMsOrNull, listFields, tableField, windowAnswer } from '../answers.ts';
 import type { RouteContext } from '../context.ts';
 import { encodeCursor } from '../cursor.ts';
 import { type Window, windowFilter } from '../filters.ts';
-import { pageParameters, toLabels, toPage, toSpan, toWindow, windowParameters } from '../parameters.ts';
-import { badParameter } from '../problem.ts';
+import { pageParameters, toPage, toWindow, windowParameters } from '../parameters.ts';
 import { planEdges } from '../sql/plan.ts';
 import { alertsSql, rulesSql } from '../sql/rules.ts';
-import { workloadsSql } from '../sql/workloads.ts';
-import { parseTime, timeForms } from '../time.ts';
 import { clientSignal, parameters, routeSchema } from './route.ts';
 
 const text = (description: string) =>
@@ -27,108 +16,6 @@ const nullable = (description: string) => Type.Union([Type.String(), Type.Null()
 
 function nextOf(window: Window, offset: number, count: number, total: number): string | null {
   return count > 0 && offset + count < total ? encodeCursor({ window, offset: offset + count }) : null;
-}
-
-const WorkloadsParameters = parameters({
-  ip: text('Address or CIDR.'),
-  name: text('Part of the name, in any case.'),
-  namespace: text('Namespace, exactly.'),
-  cluster: text('Cluster, exactly.'),
-  kind: text('pod, node, vm or host.'),
-  label: text('Labels: key=value terms joined by commas.'),
-  at: text(`Who had the address then: ${timeForms}. Absent: every interval, the present ones first.`),
-  ...pageParameters,
-});
-const Workload = Type.Object({
-  id: Type.String(),
-  kind: Type.String(),
-  cluster: Type.String(),
-  namespace: Type.String(),
-  name: Type.String(),
-  node: Type.String(),
-  uid: Type.String(),
-  identity: Type.String(),
-  network: Type.String(),
-  address: nullable('Its address.'),
-  labels: Type.Record(Type.String(), Type.String()),
-  from: nullable('Since when it has the address.'),
-  to: nullable('Until when; null while it has it.'),
-  current: Type.Boolean(),
-});
-const { window: _window, ...unwindowed } = listFields;
-const WorkloadsAnswer = Type.Object({ items: Type.Array(Workload), ...unwindowed });
-
-interface WorkloadRow {
-  readonly workload_id: string;
-  readonly workload_kind: string;
-  readonly cluster: string;
-  readonly namespace: string;
-  readonly name: string;
-  readonly node: string;
-  readonly uid: string;
-  readonly identity_id: string;
-  readonly network: string;
-  readonly address: string;
-  readonly from_ms: string;
-  readonly to_ms: string;
-  readonly is_current: number;
-  readonly src_labels: Readonly<Record<string, string>>;
-  readonly total: string;
-}
-
-function workloadOf(row: WorkloadRow): Static<typeof Workload> {
-  return {
-    id: row.workload_id,
-    kind: row.workload_kind,
-    cluster: row.cluster,
-    namespace: row.namespace,
-    name: row.name,
-    node: row.node,
-    uid: row.uid,
-    identity: row.identity_id,
-    network: row.network,
-    address: addressText(row.address),
-    labels: setLabels(row.src_labels),
-    from: isoMsOrNull(row.from_ms),
-    to: row.is_current === 1 ? null : isoMsOrNull(row.to_ms),
-    current: row.is_current === 1,
-  };
-}
-
-function workloadsRoute(app: FastifyInstance, context: RouteContext): void {
-  const schema = routeSchema({
-    tag: 'inventory',
-    summary: 'Who had which address when',
-    querystring: WorkloadsParameters,
-    answer: WorkloadsAnswer,
-  });
-  app.get<{ Querystring: Static<typeof WorkloadsParameters> }>(
-    '/api/v1/workloads',
-    { schema },
-    async (request, reply) => {
-      const { query } = request;
-      const { nowMs } = context.clock();
-      const { page } = toPage(query, context.config.maxLimit);
-      const atS = query.at === undefined ? null : parseTime(query.at, nowMs);
-      if (query.at !== undefined && atS === null) throw badParameter('at', query.at, timeForms);
-      const filter = {
-        address: toSpan('ip', query.ip),
-        name: query.name ?? null,
-        namespace: query.namespace ?? null,
-        cluster: query.cluster ?? null,
-        kind: query.kind ?? null,
-        labels: toLabels('label', query.label),
-        atS,
-      };
-      const rows = await context.ask<WorkloadRow>(workloadsSql(filter, page), clientSignal(reply));
-      const total = Number(rows[0]?.total ?? page.offset);
-      return {
-        items: rows.map(workloadOf),
-        total,
-        next: nextOf({ sinceS: 0, untilS: null }, page.offset, rows.length, total),
-      };
-    },
-  );
 }
 
 const RulesParameters = parameters({ ...windowParameters, ...pageParameters });
@@ -300,7 +187,6 @@ function alertsRoute(app: FastifyInstance, context: RouteContext): void {
 }
 
 export function inventoryRoutes(app: FastifyInstance, context: RouteContext): void {
-  workloadsRoute(app, context);
   rulesRoute(app, context);
   alertsRoute(app, context);
 }

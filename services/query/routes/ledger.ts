@@ -1,11 +1,19 @@
 /** GET /api/v1/ledger: what arrived, what is missing, what was dropped, and how late. */
 import type { FastifyInstance } from 'fastify';
 import Type, { type Static } from 'typebox';
-import { Completeness, isoMsOrNull, WindowAnswer, windowAnswer } from '../answers.ts';
+import { Completeness, isoMsOrNull, isoOrNull, WindowAnswer, windowAnswer } from '../answers.ts';
 import { delayOrNull } from '../completeness.ts';
 import type { RouteContext } from '../context.ts';
 import { toWindow, windowParameters } from '../parameters.ts';
-import { ledgerAgentsSql, ledgerCausesSql, ledgerGapsSql, ledgerTotalsSql } from '../sql/ledger.ts';
+import { isSilent, readSources } from '../sources.ts';
+import {
+  ledgerAgentsSql,
+  ledgerCausesSql,
+  ledgerGapsSql,
+  ledgerTotalsSql,
+  namingSql,
+  repairsSql,
+} from '../sql/ledger.ts';
 import { clientSignal, parameters, routeSchema } from './route.ts';
 
 /** Most gaps that are listed. */
@@ -22,6 +30,11 @@ const count = (description: string) => Type.Integer({ minimum: 0, description })
 const nullable = Type.Union([Type.String(), Type.Null()]);
 const milliseconds = (description: string) => Type.Union([Type.Number(), Type.Null()], { description });
 
+const share = (description: string) =>
+  Type.Union([Type.Number({ minimum: 0, maximum: 1 }), Type.Null()], {
+    description: `${description}, 0 to 1; null where there were none.`,
+  });
+
 const LedgerAnswer = Type.Object({
   totals: Type.Object({
     batches: count('Batches read from the bus.'),
@@ -37,6 +50,31 @@ const LedgerAnswer = Type.Object({
     delayMsP50: milliseconds('From the end of an interval to queryable, median.'),
     delayMsP99: milliseconds('The same, 99th percentile.'),
   }),
+  naming: Type.Object(
+    {
+      flows: count('Flows of the window, whole minutes.'),
+      pending: count('Came before the inventory was complete: their names may still change.'),
+      oldestPending: Type.Union([Type.String(), Type.Null()], {
+        description: 'Minute in which the oldest of these began.',
+      }),
+      repaired: count('Flows that were named anew in the window, when the inventory had come.'),
+      ambiguous: count('Settled, with an end whose address several may have had.'),
+      late: count('Settled without a complete inventory: the name of an end is a guess.'),
+      unnamed: count('Settled, with an end whose address nobody is known to have had.'),
+      unresolved: count('Settled, with any of the three.'),
+      unresolvedShare: share('Share of settled flows that are unresolved'),
+    },
+    { description: 'How flows were named, by the time they began.' },
+  ),
+  sources: Type.Array(
+    Type.Object({
+      source: Type.String(),
+      completeTo: nullable,
+      behindMs: milliseconds('How far that is behind the end of the window.'),
+      silent: Type.Boolean({ description: 'Whether that is more than `query.sourceSilentAfterSeconds`.' }),
+    }),
+    { description: 'Sources of inventory and how far each vouches for itself, the furthest behind first.' },
+  ),
   causes: Type.Array(
     Type.Object({ cause: Type.String(), batches: count('Dead batches.'), flows: count('Refused flows.') }),
   ),
@@ -116,6 +154,39 @@ interface GapRow {
   readonly received_ms: string;
 }
 
+interface NamingRow {
+  readonly flows_named: string;
+  readonly flows_pending: string;
+  readonly flows_ambiguous: string;
+  readonly flows_late: string;
+  readonly flows_unnamed: string;
+  readonly flows_unresolved: string;
+  readonly oldest_pending_s: number | null;
+}
+interface RepairsRow {
+  readonly flows_repaired: string;
+}
+
+function namingOf(
+  row: NamingRow | undefined,
+  repairs: RepairsRow | undefined,
+): Static<typeof LedgerAnswer>['naming'] {
+  const flows = Number(row?.flows_named ?? 0);
+  const pending = Number(row?.flows_pending ?? 0);
+  const unresolved = Number(row?.flows_unresolved ?? 0);
+  return {
+    flows,
+    pending,
+    oldestPending: isoOrNull(row?.oldest_pending_s ?? 0),
+    repaired: Number(repairs?.flows_repaired ?? 0),
+    ambiguous: Number(row?.flows_ambiguous ?? 0),
+    late: Number(row?.flows_late ?? 0),
+    unnamed: Number(row?.flows_unnamed ?? 0),
+    unresolved,
+    unresolvedShare: flows === pending ? null : unresolved / (flows - pending),
+  };
+}
+
 function totalsOf(row: TotalsRow | undefined, batchesMissing: number): Static<typeof LedgerAnswer>['totals'] {
   return {
     batches: Number(row?.batches_read ?? 0),
@@ -167,9 +238,13 @@ export function ledgerRoutes(app: FastifyInstance, context: RouteContext): void 
       const nowS = Math.floor(clock.nowMs / 1000);
       const signal = clientSignal(reply);
       const window = toWindow(request.query, clock);
+      const endMs = Math.min(window.untilS === null ? clock.nowMs : window.untilS * 1000, clock.nowMs);
       const limit = request.query.limit ?? 1_000;
-      const [totals, causes, agents, gaps, completeness] = await Promise.all([
+      const [totals, naming, repairs, sources, causes, agents, gaps, completeness] = await Promise.all([
         context.ask<TotalsRow>(ledgerTotalsSql(window), signal),
+        context.ask<NamingRow>(namingSql(window), signal),
+        context.ask<RepairsRow>(repairsSql(window), signal),
+        readSources(context, signal),
         context.ask<CauseRow>(ledgerCausesSql(window), signal),
         context.ask<AgentRow>(ledgerAgentsSql(window, nowS, context.ledger, limit), signal),
         context.ask<GapRow>(ledgerGapsSql(window, context.ledger, maxGaps), signal),
@@ -177,6 +252,13 @@ export function ledgerRoutes(app: FastifyInstance, context: RouteContext): void 
       ]);
       return {
         totals: totalsOf(totals[0], completeness.batchesMissing),
+        naming: namingOf(naming[0], repairs[0]),
+        sources: sources.map((source) => ({
+          source: source.source,
+          completeTo: isoMsOrNull(source.completeToMs),
+          behindMs: Math.max(0, endMs - source.completeToMs),
+          silent: isSilent(source, endMs, context.sourceSilentAfterMs),
+        })),
         causes: causes.map((row) => ({
           cause: row.cause_name,
           batches: Number(row.batches_dead),

@@ -140,3 +140,37 @@ ORDER BY received_ms DESC, agent_name, boot, sequence
 LIMIT ${bindings.bind('UInt32', limit)}`;
   return { sql, params: bindings.values };
 }
+
+/**
+ * One row: how the flows of the window were named. `pending` are those whose names may still change; of the settled ones
+ * those with an end that is ambiguous, late for good, or nobody's.
+ */
+export function namingSql(window: Window): Statement {
+  const bindings = new Bindings();
+  const since = `time >= toStartOfMinute(toDateTime(${bindings.bind('UInt32', window.sinceS)}))`;
+  const where =
+    window.untilS === null
+      ? since
+      : `${since} AND time < toDateTime(${bindings.bind('UInt32', window.untilS)})`;
+  const ends = (certainty: string): string =>
+    `sumIf(flows, pending = 0 AND (src_certainty = '${certainty}' OR dst_certainty = '${certainty}'))`;
+  const unsure = "('ambiguous', 'late', 'none')";
+  const sql = `SELECT sum(flows) AS flows_named, sumIf(flows, pending = 1) AS flows_pending,
+  (SELECT toUnixTimestamp(min(minute)) FROM (
+    SELECT time AS minute FROM naming_1m WHERE pending = 1 AND ${where} GROUP BY minute HAVING sum(flows) != 0)) AS oldest_pending_s,
+  ${ends('ambiguous')} AS flows_ambiguous, ${ends('late')} AS flows_late, ${ends('none')} AS flows_unnamed,
+  sumIf(flows, pending = 0 AND (src_certainty IN ${unsure} OR dst_certainty IN ${unsure})) AS flows_unresolved
+FROM naming_1m WHERE ${where}`;
+  return { sql, params: bindings.values };
+}
+
+/** One row: flows repaired within the window, by when that was written. */
+export function repairsSql(window: Window): Statement {
+  const bindings = new Bindings();
+  const since = `written >= toDateTime(${bindings.bind('UInt32', window.sinceS)})`;
+  const until =
+    window.untilS === null ? '1' : `written < toDateTime(${bindings.bind('UInt32', window.untilS)})`;
+  const sql = `SELECT count() AS flows_repaired FROM flows_late
+WHERE version > 1 AND sign = 1 AND row != 4294967295 AND ${since} AND ${until}`;
+  return { sql, params: bindings.values };
+}

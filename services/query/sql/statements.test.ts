@@ -44,7 +44,16 @@ const statements: Readonly<Record<string, Statement>> = {
   'coverage over time': coverageSeriesSql(filter, plan, 3600, 10),
   map: mapSql(filter, plan, ['app', evil], 10),
   workloads: workloadsSql(
-    { address: null, name: evil, namespace: evil, cluster: evil, kind: evil, labels: terms, atS: 5 },
+    {
+      address: null,
+      name: evil,
+      namespace: evil,
+      cluster: evil,
+      kind: evil,
+      network: evil,
+      labels: terms,
+      atMs: 5,
+    },
     page,
   ),
   alerts: alertsSql({ window, state: evil, receiver: evil }, page),

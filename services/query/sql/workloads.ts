@@ -10,9 +10,19 @@ export interface WorkloadFilter {
   readonly namespace: string | null;
   readonly cluster: string | null;
   readonly kind: string | null;
+  readonly network: string | null;
   readonly labels: readonly LabelTerm[];
-  /** Seconds since the epoch: intervals that hold this moment; `null` is all of them. */
-  readonly atS: number | null;
+  /** Milliseconds since the epoch: intervals that hold this moment; `null` is all of them. */
+  readonly atMs: number | null;
+}
+
+/** Columns of one interval of the table `workloads`, aliased `w`. */
+export function workloadColumns(w: string): string {
+  return `toString(${w}.id) AS workload_id, toString(${w}.kind) AS workload_kind, toString(${w}.cluster) AS cluster,
+  toString(${w}.namespace) AS namespace, ${w}.name AS name, toString(${w}.node) AS node, ${w}.uid AS uid,
+  toString(${w}.identity) AS identity_id, toString(${w}.network) AS network, toString(${w}.ip) AS address,
+  toUnixTimestamp64Milli(${w}.valid_from) AS from_ms, toUnixTimestamp64Milli(${w}.valid_to) AS to_ms,
+  ${w}.valid_to > now64(3) AS is_current`;
 }
 
 export function workloadsSql(filter: WorkloadFilter, page: Page): Statement {
@@ -25,26 +35,21 @@ export function workloadsSql(filter: WorkloadFilter, page: Page): Statement {
   }
   if (filter.name !== null)
     where.push(`positionCaseInsensitive(name, ${bindings.bind('String', filter.name)}) > 0`);
-  for (const column of ['namespace', 'cluster', 'kind'] as const) {
+  for (const column of ['namespace', 'cluster', 'kind', 'network'] as const) {
     const value = filter[column];
     if (value !== null) where.push(`${column} = ${bindings.bind('String', value)}`);
   }
   if (filter.labels.length > 0) where.push(`identity IN ${identitiesMeeting(filter.labels, bindings)}`);
-  if (filter.atS !== null) {
-    const at = `toDateTime(${bindings.bind('UInt32', filter.atS)})`;
+  if (filter.atMs !== null) {
+    const at = `fromUnixTimestamp64Milli(toInt64(${bindings.bind('UInt64', String(filter.atMs))}))`;
     where.push(`valid_from <= ${at}`, `valid_to > ${at}`);
   }
-  const sql = `SELECT toString(w.id) AS workload_id, w.workload_kind AS workload_kind, w.cluster AS cluster, w.namespace AS namespace,
-  w.name AS name, w.node AS node, w.uid AS uid, toString(w.identity) AS identity_id, w.network AS network, w.address AS address,
-  w.from_ms AS from_ms, w.to_ms AS to_ms, w.is_current AS is_current, w.total AS total, ${endColumns('s', 'src')}
+  const sql = `SELECT ${workloadColumns('w')}, w.total AS total, ${endColumns('s', 'src')}
 FROM (
-  SELECT id, toString(kind) AS workload_kind, toString(cluster) AS cluster, toString(namespace) AS namespace, name,
-    toString(node) AS node, uid, identity, toString(network) AS network, toString(ip) AS address,
-    toUnixTimestamp64Milli(valid_from) AS from_ms, toUnixTimestamp64Milli(valid_to) AS to_ms, valid_to > now64(3) AS is_current,
-    count() OVER () AS total
+  SELECT *, valid_to > now64(3) AS lasts, count() OVER () AS total
   FROM workloads FINAL
   WHERE ${allOf(where)}
-  ORDER BY is_current DESC, valid_from DESC, name, ip, id
+  ORDER BY lasts DESC, valid_from DESC, name, ip, id
   LIMIT ${bindings.bind('UInt32', page.limit)} OFFSET ${bindings.bind('UInt32', page.offset)}
 ) AS w
 LEFT JOIN ${identityRows} AS s ON s.id = w.identity
