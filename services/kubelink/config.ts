@@ -33,6 +33,91 @@ export const ManifestsSource = Type.Object(
   closed,
 );
 
+export const KubernetesSource = Type.Object(
+  {
+    kind: Type.Literal('kubernetes'),
+    name: sourceName,
+    cluster: Type.String({
+      minLength: 1,
+      maxLength: 253,
+      description: 'Name of the cluster; also the name of its pod network.',
+    }),
+    kubeconfig: Type.Optional(
+      Type.String({
+        minLength: 1,
+        description:
+          'Path of a kubeconfig. Default: the service account of the pod that kubelink runs in, in its own cluster.',
+      }),
+    ),
+    context: Type.Optional(
+      Type.String({ minLength: 1, description: 'Context of the kubeconfig. Default: its current one.' }),
+    ),
+    excludedNamespaces: Type.Array(Type.String({ minLength: 1 }), {
+      default: [],
+      description: 'Namespaces that are left out, with all in them; a * stands for any text.',
+    }),
+    podCidrs: cidrs('Pod address ranges of the cluster. Empty: those that its nodes name.'),
+    serviceCidrs: cidrs('Service address ranges of the cluster.'),
+    acceptUid: Type.Optional(
+      Type.String({
+        minLength: 1,
+        description:
+          'uid of the namespace kube-system of a cluster that takes the place of another one of the same name. Needed once after the cluster was built anew.',
+      }),
+    ),
+    lease: Type.Boolean({
+      default: true,
+      description:
+        'Publish only while holding a lease in the cluster, so that of several kubelinks one writes and the others stand by.',
+    }),
+    leaseNamespace: Type.Optional(
+      Type.String({
+        minLength: 1,
+        description: 'Namespace of the lease. Default: that of the context or of the pod, else eastwest.',
+      }),
+    ),
+    leaseName: Type.String({
+      minLength: 1,
+      maxLength: 253,
+      default: 'eastwest-kubelink',
+      description: 'Name of the lease.',
+    }),
+    leaseDurationMs: Type.Integer({
+      minimum: 2000,
+      default: 15_000,
+      description:
+        'Milliseconds after which another kubelink takes over from one that no longer renews its lease; whole seconds.',
+    }),
+    pageSize: Type.Integer({
+      minimum: 1,
+      maximum: 10_000,
+      default: 500,
+      description: 'Most objects of one page of a list.',
+    }),
+    watchList: Type.Boolean({
+      default: true,
+      description: 'Read the first state as a stream where the server can (1.32 and later); false: in pages.',
+    }),
+    statusLagMs: Type.Integer({
+      minimum: 0,
+      default: 1000,
+      description:
+        'Milliseconds after which the API server knows of an address that changed hands. So far behind the present is what this source vouches for.',
+    }),
+    probeIntervalMs: Type.Integer({
+      minimum: 10,
+      default: 500,
+      description: 'Milliseconds between two proofs that nothing the server knows is missing here.',
+    }),
+    frozenTimeoutMs: Type.Integer({
+      minimum: 100,
+      default: 5000,
+      description: 'Milliseconds without an answer to a ping after which a connection is given up.',
+    }),
+  },
+  { ...closed, description: 'A Kubernetes cluster, by its API server.' },
+);
+
 export const HostsSource = Type.Object(
   {
     kind: Type.Literal('hosts'),
@@ -95,6 +180,7 @@ export const RetiredSource = Type.Object(
 );
 
 export const SourceConfig = Type.Union([
+  KubernetesSource,
   ManifestsSource,
   HostsSource,
   LocalHostSource,
@@ -231,6 +317,7 @@ export const KubelinkConfig = Type.Object(
   { ...closed, description: 'Inventory of clusters, VMs and bare metal.' },
 );
 
+export type KubernetesSource = Static<typeof KubernetesSource>;
 export type ManifestsSource = Static<typeof ManifestsSource>;
 export type HostsSource = Static<typeof HostsSource>;
 export type LocalHostSource = Static<typeof LocalHostSource>;

@@ -12,6 +12,8 @@ export interface MergeTime {
   readonly atMs: number;
   /** The end of what is no longer so, ms: not after `atMs`; before it where nobody saw what happened between. */
   readonly endMs: number;
+  /** The end of labels that are no longer so, ms. */
+  readonly labelsMs: number;
   /** The source is read for the first time ever: what has no begin has been so always. */
   readonly firstReading: boolean;
 }

@@ -126,8 +126,8 @@ class Kubelink implements RunningKubelink {
   #sinkOf({ name }: Source): SourceSink {
     const { metrics, readiness, log } = this.#options;
     return {
-      snapshot: (events, seenToMs) => {
-        this.#publish(this.#state.snapshot(name, events, this.#now(), seenToMs));
+      snapshot: (events, seenToMs, changedMs) => {
+        this.#publish(this.#state.snapshot(name, events, this.#now(), seenToMs, changedMs));
         metrics.lastSync.set({ source: name }, this.#now() / 1000);
         this.#noteSync(name, events);
       },
@@ -143,6 +143,10 @@ class Kubelink implements RunningKubelink {
         metrics.sourceFailures.inc({ source: name });
         if (!this.#synced.has(name)) readiness.set(`source ${name}`, reason);
         log.warn({ source: name, reason }, 'source cannot be read; what is known of it stays');
+      },
+      standby: (holder) => {
+        log.info({ source: name, holder }, 'another kubelink publishes this source; standing by');
+        readiness.set(`source ${name}`, true);
       },
     };
   }

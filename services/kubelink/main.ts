@@ -28,7 +28,7 @@ export const service = defineService({
     try {
       const options = {
         config: config.kubelink,
-        sources: makeSources(config.kubelink, log, bus),
+        sources: makeSources(config.kubelink, log, bus, registry),
         bus,
         topicSpecs: topicSpecs(config.bus),
         metrics,

@@ -110,13 +110,14 @@ export class InventoryState {
 
   /**
    * The source has said everything: what it owns and did not name has ended, right after `seenToMs` where that is given.
-   * Of two events with one key the last counts.
+   * Of two events with one key the last counts. `changedMs` says since when labels that are different are so.
    */
   snapshot(
     source: string,
     events: readonly InventoryEvent[],
     atMs: number,
     seenToMs?: number,
+    changedMs: (event: InventoryEvent) => number | null = () => null,
   ): Publication[] {
     const endMs = seenToMs === undefined || seenToMs === 0 ? atMs : Math.min(atMs, seenToMs + 1);
     const time = { atMs, endMs, firstReading: !this.#heardOf.has(source) };
@@ -126,7 +127,10 @@ export class InventoryState {
     for (const [key, entity] of this.#entities) {
       if (entity.source === source && !named.has(key)) this.#end(key, entity, endMs, out);
     }
-    for (const [key, event] of named) this.#observe(source, key, event, time, out);
+    for (const [key, event] of named) {
+      const labelsMs = Math.max(Math.min(changedMs(event) ?? atMs, atMs), endMs);
+      this.#observe(source, key, event, { ...time, labelsMs }, out);
+    }
     return out;
   }
 
@@ -134,7 +138,7 @@ export class InventoryState {
   change(source: string, event: InventoryEvent, atMs: number, sinceMs?: number): Publication[] {
     const out: Publication[] = [];
     const changeMs = Math.min(atMs, sinceMs ?? atMs);
-    const time = { atMs: changeMs, endMs: changeMs, firstReading: false };
+    const time = { atMs: changeMs, endMs: changeMs, labelsMs: changeMs, firstReading: false };
     this.#observe(source, inventoryKey(event), event, time, out);
     return out;
   }
@@ -279,15 +283,15 @@ function merge(
     case 'workload': {
       const before = known?.type === 'workload' ? known : null;
       const event = withAddresses(before, mergeTimes(before, observed, time), time);
-      return withFormer(before, event, time.atMs, horizonMs);
+      return withFormer(before, event, time.labelsMs, horizonMs);
     }
     case 'service': {
       const before = known?.type === 'service' ? known : null;
       const event = withAddresses(before, mergeTimes(before, observed, time), time);
-      return withFormer(before, event, time.atMs, horizonMs);
+      return withFormer(before, event, time.labelsMs, horizonMs);
     }
     case 'namespace':
-      return withFormer(known?.type === 'namespace' ? known : null, observed, time.atMs, horizonMs);
+      return withFormer(known?.type === 'namespace' ? known : null, observed, time.labelsMs, horizonMs);
     case 'network-policy':
       return mergeTimes(known?.type === 'network-policy' ? known : null, observed, time);
     case 'name':

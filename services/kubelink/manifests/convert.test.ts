@@ -5,6 +5,7 @@ import { InventoryEvent as InventoryEventSchema } from '../../../schemas/invento
 import { checker } from '../validate.ts';
 import { carryRules } from './common.ts';
 import { type Conversion, convertObject, objectsOf } from './convert.ts';
+import { ClusterAddresses, withEndpoints } from './endpoint-slice.ts';
 
 const nowMs = Date.parse('2026-03-01T12:00:00Z');
 const at = (text: string): number => Date.parse(text);
@@ -146,10 +147,10 @@ describe('pods', () => {
       at('2026-03-01T11:59:10.500Z'),
     ],
     [
-      'a pod whose grace period is over and whose containers are unknown ended with it',
+      'a pod whose grace period is over and whose containers are unknown ended with it, up to the end of that second',
       { containerStatuses: [] },
       { deletionTimestamp: '2026-03-01T11:59:30Z' },
-      at('2026-03-01T11:59:30Z'),
+      at('2026-03-01T11:59:31Z'),
     ],
     [
       'a pod in its grace period whose containers are unknown goes on',
@@ -261,6 +262,119 @@ describe('nodes, services and namespaces', () => {
   });
 });
 
+describe('what stands behind services, and policies', () => {
+  test('an ExternalName service is a service without an address, and a name outside', () => {
+    const external = { kind: 'Service', metadata: { name: 'pay', namespace: 'shop', labels: { a: 'b' } } };
+    const { event, also } = entity({
+      ...external,
+      spec: { type: 'ExternalName', externalName: 'API.Example.com.' },
+    });
+    assert.ok(event.type === 'service');
+    assert.deepEqual(event.addresses, []);
+    assert.deepEqual(also, [
+      {
+        v: 1,
+        type: 'name',
+        name: 'east/shop/pay',
+        dns: ['api.example.com'],
+        zone: 'outside',
+        labels: { a: 'b' },
+        addresses: [],
+      },
+    ]);
+    assert.ok(checkEvent(also[0]).ok);
+    const spec = { type: 'ExternalName', externalName: 'web.shop.svc.cluster.local' };
+    const [inside] = entity({ ...external, spec }).also;
+    assert.ok(inside?.type === 'name');
+    assert.equal(inside.zone, 'inside');
+  });
+
+  test('a slice names the addresses that are no pods of its service', () => {
+    const slice = {
+      kind: 'EndpointSlice',
+      metadata: {
+        name: 'db-1',
+        namespace: 'shop',
+        creationTimestamp: '2026-01-01T00:00:00Z',
+        labels: { 'kubernetes.io/service-name': 'db' },
+      },
+      addressType: 'IPv4',
+      endpoints: [
+        { addresses: ['10.20.0.5'] },
+        { addresses: ['10.1.0.7'], targetRef: { kind: 'Pod', name: 'db-0' } },
+      ],
+    };
+    assert.deepEqual(convertObject(slice, context), {
+      outcome: 'endpoints',
+      ref: 'EndpointSlice/shop/db-1',
+      endpoints: { service: 'shop/db', addresses: ['10.20.0.5'], sinceMs: at('2026-01-01T00:00:00Z') },
+    });
+    const broken = convertObject({ ...slice, endpoints: [{ addresses: ['x'] }] }, context);
+    assert.ok(broken.outcome === 'malformed');
+    assert.match(broken.message, /endpoints\[0\]\.addresses\[0\]: "x" is not an IP address/);
+  });
+
+  test('the addresses of slices are those of a service without selector, unless they are nodes or pods', () => {
+    const service = (spec: object) => {
+      const { event } = entity({ kind: 'Service', metadata: { name: 'db', namespace: 'shop' }, spec });
+      assert.ok(event.type === 'service');
+      return event;
+    };
+    const node = workload({
+      kind: 'Node',
+      metadata: { name: 'n' },
+      status: { addresses: [{ type: 'InternalIP', address: '192.168.7.10' }] },
+    });
+    const others = new ClusterAddresses([node], {
+      v: 1,
+      type: 'cluster',
+      cluster: 'east',
+      podCidrs: ['10.1.0.0/18'],
+      serviceCidrs: [],
+    });
+    const slices = [
+      { service: 'shop/db', addresses: ['10.20.0.5', '192.168.7.10', '10.1.63.255'], sinceMs: 5 },
+      { service: 'shop/db', addresses: ['10.20.0.5', '10.1.64.0'], sinceMs: 6 },
+    ];
+    assert.deepEqual(
+      withEndpoints(service({ clusterIP: '10.96.0.9' }), slices, others).addresses.map(
+        ({ ip, network }) => `${network} ${ip}`,
+      ),
+      ['east 10.96.0.9', 'default 10.20.0.5', 'default 10.1.64.0'],
+    );
+    const selecting = service({ selector: { app: 'db' } });
+    assert.equal(withEndpoints(selecting, slices, others), selecting);
+  });
+
+  test('a network policy carries its spec as it is', () => {
+    const spec = { podSelector: {}, ingress: [{ from: [{ podSelector: { matchLabels: { a: 'b' } } }] }] };
+    const { event } = entity({
+      kind: 'NetworkPolicy',
+      metadata: { name: 'deny', namespace: 'shop', uid: 'p-1', creationTimestamp: '2026-01-01T00:00:00Z' },
+      spec,
+    });
+    assert.ok(event.type === 'network-policy');
+    assert.deepEqual(event.spec, spec);
+    assert.equal(event.namespace, 'shop');
+  });
+
+  test('a pod has its address from when its network was set up, where that is known', () => {
+    const ready = {
+      type: 'PodReadyToStartContainers',
+      status: 'True',
+      lastTransitionTime: '2026-03-01T10:00:20Z',
+    };
+    assert.equal(
+      workload(pod({ status: { conditions: [ready] } })).addresses[0]?.sinceMs,
+      at('2026-03-01T10:00:20Z'),
+    );
+    assert.equal(
+      workload(pod({ status: { conditions: [{ ...ready, status: 'False' }] } })).addresses[0]?.sinceMs,
+      at('2026-03-01T10:00:02Z'),
+    );
+  });
+});
+
 describe('lists and other objects', () => {
   test('a List and a typed list are their items, of which those of a typed list have no kind of their own', () => {
     const items = [{ kind: 'Pod', metadata: { name: 'a' } }];
@@ -274,8 +388,7 @@ describe('lists and other objects', () => {
 
   test('kinds that tell the inventory nothing are named, and unknown ones are counted together', () => {
     for (const [kind, counted] of [
-      ['EndpointSlice', 'EndpointSlice'],
-      ['NetworkPolicy', 'NetworkPolicy'],
+      ['Endpoints', 'Endpoints'],
       ['Deployment', 'Deployment'],
       ['Gadget', 'other'],
     ]) {

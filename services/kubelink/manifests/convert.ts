@@ -2,16 +2,23 @@
 import type { InventoryEvent } from '../../../lib/inventory/events.ts';
 import { checker, FieldError } from '../validate.ts';
 import { type ConversionContext, carried } from './common.ts';
+import { type ServiceEndpoints, serviceEndpoints } from './endpoint-slice.ts';
+import { networkPolicyEvent } from './network-policy.ts';
 import { nodeEvent, nodePodCidrs } from './node.ts';
-import { NamespaceObject, NodeObject, PodObject, ServiceObject } from './objects.ts';
+import {
+  EndpointSliceObject,
+  NamespaceObject,
+  NetworkPolicyObject,
+  NodeObject,
+  PodObject,
+  ServiceObject,
+} from './objects.ts';
 import { podEvent } from './pod.ts';
-import { serviceEvent } from './service.ts';
+import { externalNameEvent, serviceEvent } from './service.ts';
 
 /** Kinds that are known and, for now, tell the inventory nothing; others are counted as `other`. */
 export const ignoredKinds = [
-  'EndpointSlice',
   'Endpoints',
-  'NetworkPolicy',
   'Deployment',
   'ReplicaSet',
   'StatefulSet',
@@ -33,7 +40,10 @@ export type Conversion =
       readonly event: InventoryEvent;
       /** Pod ranges a node was given; empty for everything else. */
       readonly podCidrs: readonly string[];
+      /** What else the object says: the name an ExternalName service stands for. */
+      readonly also: readonly InventoryEvent[];
     }
+  | { readonly outcome: 'endpoints'; readonly ref: string; readonly endpoints: ServiceEndpoints }
   | { readonly outcome: 'ignored'; readonly kind: IgnoredKind }
   | {
       readonly outcome: 'malformed';
@@ -46,6 +56,8 @@ const checkPod = checker(PodObject);
 const checkNode = checker(NodeObject);
 const checkService = checker(ServiceObject);
 const checkNamespace = checker(NamespaceObject);
+const checkEndpointSlice = checker(EndpointSliceObject);
+const checkNetworkPolicy = checker(NetworkPolicyObject);
 
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
@@ -68,39 +80,53 @@ function refOf(kind: string, object: Record<string, unknown>): string | null {
 }
 
 type Built =
-  | { readonly event: InventoryEvent; readonly podCidrs: readonly string[] }
+  | {
+      readonly event: InventoryEvent;
+      readonly podCidrs: readonly string[];
+      readonly also: readonly InventoryEvent[];
+    }
+  | { readonly endpoints: ServiceEndpoints }
   | { readonly message: string };
+
+function alone(event: InventoryEvent): Built {
+  return { event, podCidrs: [], also: [] };
+}
+
+function namespaceEvent({ metadata }: NamespaceObject, context: ConversionContext): InventoryEvent {
+  const { labels, annotations } = carried(metadata, context.carry);
+  const { cluster } = context;
+  return { v: 1, type: 'namespace', cluster, name: metadata.name, labels, annotations };
+}
 
 function build(kind: string, object: unknown, context: ConversionContext): Built | null {
   switch (kind) {
     case 'Pod': {
       const pod = checkPod(object);
-      return pod.ok ? { event: podEvent(pod.value, context), podCidrs: [] } : pod;
+      return pod.ok ? alone(podEvent(pod.value, context)) : pod;
     }
     case 'Node': {
       const node = checkNode(object);
-      return node.ok ? { event: nodeEvent(node.value, context), podCidrs: nodePodCidrs(node.value) } : node;
+      if (!node.ok) return node;
+      return { event: nodeEvent(node.value, context), podCidrs: nodePodCidrs(node.value), also: [] };
     }
     case 'Service': {
       const service = checkService(object);
-      return service.ok ? { event: serviceEvent(service.value, context), podCidrs: [] } : service;
+      if (!service.ok) return service;
+      const name = externalNameEvent(service.value, context);
+      const also = name === null ? [] : [name];
+      return { event: serviceEvent(service.value, context), podCidrs: [], also };
     }
     case 'Namespace': {
       const namespace = checkNamespace(object);
-      if (!namespace.ok) return namespace;
-      const { metadata } = namespace.value;
-      const { labels, annotations } = carried(metadata, context.carry);
-      return {
-        event: {
-          v: 1,
-          type: 'namespace',
-          cluster: context.cluster,
-          name: metadata.name,
-          labels,
-          annotations,
-        },
-        podCidrs: [],
-      };
+      return namespace.ok ? alone(namespaceEvent(namespace.value, context)) : namespace;
+    }
+    case 'EndpointSlice': {
+      const slice = checkEndpointSlice(object);
+      return slice.ok ? { endpoints: serviceEndpoints(slice.value) } : slice;
+    }
+    case 'NetworkPolicy': {
+      const policy = checkNetworkPolicy(object);
+      return policy.ok ? alone(networkPolicyEvent(policy.value, context)) : policy;
     }
     default:
       return null;
@@ -124,7 +150,10 @@ export function convertObject(object: unknown, context: ConversionContext): Conv
     const built = build(kind, object, context);
     if (built === null) return { outcome: 'ignored', kind: ignoredKind(kind) };
     if ('message' in built) return malformed(built.message);
-    return ref === null ? malformed('metadata.name: must be a text') : { outcome: 'entity', ref, ...built };
+    if (ref === null) return malformed('metadata.name: must be a text');
+    return 'endpoints' in built
+      ? { outcome: 'endpoints', ref, ...built }
+      : { outcome: 'entity', ref, ...built };
   } catch (error) {
     if (error instanceof FieldError) return malformed(error.message);
     throw error;

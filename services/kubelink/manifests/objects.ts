@@ -14,11 +14,14 @@ export const Metadata = Type.Object({
   annotations: labels,
   creationTimestamp: optional(text),
   deletionTimestamp: optional(text),
+  managedFields: optional(Type.Array(Type.Object({ time: optional(text) }))),
 });
 
 const ContainerStatus = Type.Object({
+  restartCount: optional(Type.Integer()),
   state: optional(
     Type.Object({
+      running: optional(Type.Object({ startedAt: optional(text) })),
       terminated: optional(Type.Object({ finishedAt: optional(text) })),
     }),
   ),
@@ -33,6 +36,9 @@ export const PodObject = Type.Object({
       podIP: optional(text),
       podIPs: optional(Type.Array(Type.Object({ ip: text }))),
       startTime: optional(text),
+      conditions: optional(
+        Type.Array(Type.Object({ type: text, status: text, lastTransitionTime: optional(text) })),
+      ),
       containerStatuses: optional(Type.Array(ContainerStatus)),
       initContainerStatuses: optional(Type.Array(ContainerStatus)),
     }),
@@ -55,6 +61,8 @@ export const ServiceObject = Type.Object({
   metadata: Metadata,
   spec: optional(
     Type.Object({
+      type: optional(text),
+      externalName: optional(text),
       clusterIP: optional(text),
       clusterIPs: optional(Type.Array(text)),
       externalIPs: optional(Type.Array(text)),
@@ -80,8 +88,28 @@ export const ServiceObject = Type.Object({
   ),
 });
 
+export const EndpointSliceObject = Type.Object({
+  metadata: Metadata,
+  addressType: text,
+  endpoints: optional(
+    Type.Array(
+      Type.Object({
+        addresses: optional(Type.Array(text)),
+        targetRef: optional(Type.Object({ kind: optional(text) })),
+      }),
+    ),
+  ),
+});
+
+export const NetworkPolicyObject = Type.Object({
+  metadata: Metadata,
+  spec: optional(Type.Object({})),
+});
+
 export type Metadata = Static<typeof Metadata>;
 export type PodObject = Static<typeof PodObject>;
 export type NodeObject = Static<typeof NodeObject>;
 export type NamespaceObject = Static<typeof NamespaceObject>;
 export type ServiceObject = Static<typeof ServiceObject>;
+export type EndpointSliceObject = Static<typeof EndpointSliceObject>;
+export type NetworkPolicyObject = Static<typeof NetworkPolicyObject>;

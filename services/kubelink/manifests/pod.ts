@@ -32,14 +32,46 @@ function lastFinishedMs(pod: PodObject): number {
 function endedMs(pod: PodObject, nowMs: number): number {
   const deletionMs = timeOf(pod.metadata.deletionTimestamp, 'metadata.deletionTimestamp');
   const phase = pod.status?.phase;
+  const deletedMs = endOf(pod.metadata.deletionTimestamp, 'metadata.deletionTimestamp');
   if (phase === 'Succeeded' || phase === 'Failed') {
-    return lastFinishedMs(pod) || Math.min(deletionMs || nowMs, nowMs);
+    return Math.min(lastFinishedMs(pod) || deletedMs || nowMs, nowMs);
   }
   if (deletionMs === 0) return 0;
   const containers = pod.status?.containerStatuses ?? [];
-  if (containers.length === 0) return deletionMs <= nowMs ? deletionMs : 0;
+  if (containers.length === 0) return deletionMs <= nowMs ? Math.min(deletedMs, nowMs) : 0;
   const allStopped = containers.every((status) => status.state?.terminated);
-  return allStopped ? lastFinishedMs(pod) || Math.min(deletionMs, nowMs) : 0;
+  return allStopped ? Math.min(lastFinishedMs(pod) || deletedMs, nowMs) : 0;
+}
+
+/**
+ * When the pod's network was set up, ms, cut to the second; 0 where that is not known. Until then it has no address,
+ * though the pod itself was started before.
+ */
+function networkReadyMs(pod: PodObject): number {
+  const conditions = pod.status?.conditions ?? [];
+  const i = conditions.findIndex(({ type }) => type === 'PodReadyToStartContainers');
+  const ready = conditions[i];
+  if (ready?.status !== 'True') return 0;
+  return timeOf(ready.lastTransitionTime, `status.conditions[${i}].lastTransitionTime`);
+}
+
+/**
+ * A moment from which on the pod had its addresses for certain, ms; `null` where the object names none. Later than the
+ * begin that {@link podEvent} gives, which is the earliest moment possible.
+ */
+export function certainSinceMs(pod: PodObject): number | null {
+  const readyMs = networkReadyMs(pod);
+  if (readyMs !== 0) return readyMs + 1000;
+  let firstMs: number | null = null;
+  for (const field of ['containerStatuses', 'initContainerStatuses'] as const) {
+    for (const [i, { state, restartCount }] of (pod.status?.[field] ?? []).entries()) {
+      // A container that was started again has forgotten its first start, and perhaps its pod's former address.
+      if ((restartCount ?? 0) > 0) return null;
+      const startedMs = timeOf(state?.running?.startedAt, `status.${field}[${i}].state.running.startedAt`);
+      if (startedMs !== 0) firstMs = Math.min(firstMs ?? startedMs, startedMs);
+    }
+  }
+  return firstMs === null ? null : firstMs + 1000;
 }
 
 /** @throws {FieldError} for times and addresses that do not parse. */
@@ -48,6 +80,7 @@ export function podEvent(pod: PodObject, context: ConversionContext): WorkloadEv
   const namespace = namespaceOf(metadata);
   const createdMs = timeOf(metadata.creationTimestamp, 'metadata.creationTimestamp');
   const startedMs = timeOf(status?.startTime, 'status.startTime') || createdMs;
+  const addressedMs = networkReadyMs(pod) || startedMs;
   const untilMs = endedMs(pod, context.nowMs);
   const hostNetwork = spec?.hostNetwork === true;
   const named = (status?.podIPs ?? []).map(({ ip }, i) => ({ text: ip, field: `status.podIPs[${i}].ip` }));
@@ -67,7 +100,7 @@ export function podEvent(pod: PodObject, context: ConversionContext): WorkloadEv
     node: spec?.nodeName ?? '',
     hostNetwork,
     ...carried(metadata, context.carry),
-    addresses: hostNetwork ? [] : intervals(addresses, startedMs, untilMs),
+    addresses: hostNetwork ? [] : intervals(addresses, addressedMs, untilMs),
     sinceMs: untilMs === 0 ? createdMs : Math.min(createdMs, untilMs),
     ...(untilMs === 0 ? {} : { untilMs }),
   };

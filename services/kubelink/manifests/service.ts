@@ -1,6 +1,6 @@
 /** A Service object to a service event. */
 
-import type { ServiceEvent } from '../../../lib/inventory/events.ts';
+import type { NameEvent, ServiceEvent } from '../../../lib/inventory/events.ts';
 import { defaultNetwork } from '../../../schemas/inventory-event.ts';
 import {
   type ConversionContext,
@@ -54,5 +54,24 @@ export function serviceEvent(service: ServiceObject, context: ConversionContext)
       ...(nodePort ? { nodePort } : {}),
     })),
     sinceMs,
+  };
+}
+
+/** Names below these are of the cluster itself. */
+const clusterDomain = /\.(?:svc|svc\.cluster\.local|cluster\.local)$/;
+
+/** The name that an ExternalName service stands for: `east/shop/payments`; `null` for any other service. */
+export function externalNameEvent(service: ServiceObject, context: ConversionContext): NameEvent | null {
+  const { metadata, spec } = service;
+  if (spec?.type !== 'ExternalName' || !spec.externalName) return null;
+  const dns = spec.externalName.replace(/\.$/, '').toLowerCase();
+  return {
+    v: 1,
+    type: 'name',
+    name: `${context.cluster}/${namespaceOf(metadata)}/${metadata.name}`,
+    dns: [dns],
+    zone: clusterDomain.test(dns) ? 'inside' : 'outside',
+    labels: carried(metadata, context.carry).labels,
+    addresses: [],
   };
 }

@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import type { Logger } from 'pino';
 import type { InventoryEvent } from '../../../lib/inventory/events.ts';
 import type { IgnoredKind } from '../manifests/convert.ts';
+import type { ServiceEndpoints } from '../manifests/endpoint-slice.ts';
 import { type FileLimits, listFiles, readIfChanged } from './files.ts';
 import { Look } from './look.ts';
 import type { Source, SourceSink } from './source.ts';
@@ -15,11 +16,15 @@ export interface FileEntity {
   readonly podCidrs: readonly string[];
   /** DNS names whose addresses are to be looked up (listed names). */
   readonly lookups?: readonly string[];
+  /** What else is said of it. */
+  readonly also?: readonly InventoryEvent[];
 }
 
 /** What a file says. `ref` is the name of a thing within its source. */
 export interface FileContents {
   readonly entities: ReadonlyMap<string, FileEntity>;
+  /** Addresses behind services, by name of their slice. */
+  readonly endpoints?: ReadonlyMap<string, ServiceEndpoints>;
   /** What could not be read. `ref` is `null` where it cannot be told what it speaks of. */
   readonly malformed: readonly { readonly ref: string | null; readonly message: string }[];
   readonly ignored: ReadonlyMap<IgnoredKind, number>;
@@ -36,8 +41,11 @@ export interface FileSourceOptions {
   readonly extensions?: readonly string[];
   /** Reads the text of a file. Must neither throw nor reject. */
   readonly read: (text: string, path: string) => FileContents | Promise<FileContents>;
-  /** Events that follow from all files together. */
-  readonly derived: (entities: readonly FileEntity[]) => readonly InventoryEvent[];
+  /** Events that follow from all files together; they count in place of what one file says of the same thing. */
+  readonly derived: (
+    entities: readonly FileEntity[],
+    endpoints: readonly ServiceEndpoints[],
+  ) => readonly InventoryEvent[];
 }
 
 interface KnownFile {
@@ -57,8 +65,12 @@ export function keepUnreadable(before: FileContents, now: FileContents): FileCon
   if (now.malformed.length === 0) return now;
   const isUnclear = now.malformed.some(({ ref }) => ref === null);
   const refs = new Set(now.malformed.map(({ ref }) => ref));
-  const kept = [...before.entities].filter(([ref]) => isUnclear || refs.has(ref));
-  return { ...now, entities: new Map([...kept, ...now.entities]) };
+  const isKept = ([ref]: readonly [string, unknown]): boolean => isUnclear || refs.has(ref);
+  return {
+    ...now,
+    entities: new Map([...[...before.entities].filter(isKept), ...now.entities]),
+    endpoints: new Map([...[...(before.endpoints ?? [])].filter(isKept), ...(now.endpoints ?? [])]),
+  };
 }
 
 export class FileSource implements Source {
@@ -158,14 +170,19 @@ export class FileSource implements Source {
     const problems: string[] = [];
     const ignored = new Map<IgnoredKind, number>();
     const entities: FileEntity[] = [];
+    const endpoints: ServiceEndpoints[] = [];
     for (const [path, { contents, failure }] of this.#files) {
       if (failure !== '') problems.push(`${path}: ${failure}`);
       for (const { message } of contents.malformed) problems.push(`${path}: ${message}`);
       for (const [kind, count] of contents.ignored) ignored.set(kind, (ignored.get(kind) ?? 0) + count);
       entities.push(...contents.entities.values());
+      endpoints.push(...(contents.endpoints?.values() ?? []));
     }
     sink.problems(problems);
     sink.ignored(ignored);
-    sink.snapshot([...entities.map(({ event }) => event), ...this.#options.derived(entities)]);
+    sink.snapshot([
+      ...entities.flatMap(({ event, also }) => [event, ...(also ?? [])]),
+      ...this.#options.derived(entities, endpoints),
+    ]);
   }
 }

@@ -2,11 +2,14 @@
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import type { Logger } from 'pino';
+import { Registry } from 'prom-client';
 import type { Bus } from '../../../lib/bus/bus.ts';
 import { OperatorError } from '../../../lib/runtime/exit.ts';
 import type { KubelinkConfig, SourceConfig } from '../config.ts';
 import { FieldError } from '../validate.ts';
 import { hostsSource } from './hosts-source.ts';
+import { KubernetesSource } from './kubernetes/kubernetes.ts';
+import { makeKubernetesMetrics } from './kubernetes/metrics.ts';
 import { localHostSource } from './local-host.ts';
 import { manifestsSource } from './manifests.ts';
 import { putSource } from './put.ts';
@@ -16,6 +19,8 @@ import type { Source } from './source.ts';
 export function sourceName(source: SourceConfig): string {
   if (source.name !== undefined) return source.name;
   switch (source.kind) {
+    case 'kubernetes':
+      return `kubernetes:${source.cluster}`;
     case 'manifests':
       return `manifests:${source.cluster}`;
     case 'hosts':
@@ -36,7 +41,13 @@ export interface Sources {
 }
 
 /** @throws {OperatorError} for names that are used twice and for ranges that do not parse. */
-export function makeSources(config: KubelinkConfig, log: Logger, bus: Bus): Sources {
+export function makeSources(
+  config: KubelinkConfig,
+  log: Logger,
+  bus: Bus,
+  registry: Registry = new Registry(),
+): Sources {
+  const metrics = makeKubernetesMetrics(registry);
   const names = new Set<string>();
   const sources: Source[] = [];
   const retired: string[] = [];
@@ -51,6 +62,9 @@ export function makeSources(config: KubelinkConfig, log: Logger, bus: Bus): Sour
     const sourceLog = log.child({ source: name });
     try {
       switch (source.kind) {
+        case 'kubernetes':
+          sources.push(new KubernetesSource({ name, source, config, metrics, log: sourceLog }));
+          break;
         case 'manifests':
           sources.push(manifestsSource(name, source, config, sourceLog));
           break;

@@ -12,8 +12,13 @@ export interface SourceSink {
    * Everything there is: what is not named has ended. Also gives the source a chance to take what another let go.
    * A source that saw nothing for a while (a restart, a watch that broke) gives the moment up to which it had seen all:
    * what is no more ends right after it, since nobody can say how long it lived on. Without: it ended now.
+   * `changedMs` says when an entity was changed last, ms, where the source knows: the end of its former labels.
    */
-  snapshot(events: readonly InventoryEvent[], seenToMs?: number): void;
+  snapshot(
+    events: readonly InventoryEvent[],
+    seenToMs?: number,
+    changedMs?: (event: InventoryEvent) => number | null,
+  ): void;
   /** One entity is new or different, since `atMs` where the source knows (now where not): the end of its former labels. */
   change(event: InventoryEvent, atMs?: number): void;
   /** One entity is no more, since `atMs` where the source knows (now where not). */
@@ -24,6 +29,8 @@ export interface SourceSink {
   ignored(current: ReadonlyMap<IgnoredKind, number>): void;
   /** The source as a whole cannot be read for now; what is known stays. */
   failing(reason: string): void;
+  /** Another process publishes what this source would say; it follows, ready to take over. */
+  standby?(holder: string): void;
 }
 
 /** What stands on the topic of one source, from before it was started or from another process of the same name. */
