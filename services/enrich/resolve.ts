@@ -186,15 +186,14 @@ export class BlockNamer {
         );
         if (service >= 0) owner = service;
       }
-      let identity = ownerIdentity[owner] ?? 0;
-      if (inventory.identityAt(owner, timeMs - toleranceMs) !== identity) {
-        // Its labels changed lately: the flow's own time decides, and near the change nobody can say.
-        identity = inventory.identityAt(owner, timeMs);
-        if (
-          inventory.identityAt(owner, timeMs - toleranceMs) !== identity ||
-          inventory.identityAt(owner, timeMs + toleranceMs) !== identity
-        )
+      let identity = ownerIdentity[owner] ?? -1;
+      if (identity < 0) {
+        identity = inventory.identityWithin(owner, timeMs - toleranceMs, timeMs + toleranceMs);
+        if (identity < 0) {
+          // Its labels changed close by: which of them it had, nobody can say for sure.
+          identity = inventory.identityAt(owner, timeMs);
           certainty = certaintyCode.ambiguous;
+        }
       }
       const settled = completeMs >= timeMs + toleranceMs;
       out.workload[row * 2] = ownerIdWords[owner * 2] ?? 0;
