@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { findRange, makeRangeMap } from '../../../lib/inventory/ranges.ts';
+import { parseAddress } from '../../../lib/net/address.ts';
 import { readHosts } from './hosts.ts';
 
 test('hosts and ranges of a file are workloads and ranges', () => {
@@ -102,6 +104,84 @@ for (const [what, entry, message] of bad) {
   });
 }
 
+test('listed DNS names are name events, and those without a star are looked up where it is asked for', () => {
+  const { entities, malformed } = readHosts(`
+names:
+  - name: payment-provider
+    dns: [Pay.Example.com., '*.example.com', pay.example.com]
+    labels: { partner: acme }
+    resolve: true
+  - { name: mirror, dns: [mirror.corp], zone: inside }
+`);
+  assert.deepEqual(malformed, []);
+  const common = { v: 1, type: 'name', addresses: [] };
+  assert.deepEqual(
+    [...entities.values()].map(({ event, lookups }) => [event, lookups]),
+    [
+      [
+        {
+          ...common,
+          name: 'payment-provider',
+          dns: ['pay.example.com', '*.example.com'],
+          zone: 'outside',
+          labels: { partner: 'acme' },
+        },
+        ['pay.example.com'],
+      ],
+      [{ ...common, name: 'mirror', dns: ['mirror.corp'], zone: 'inside', labels: {} }, []],
+    ],
+  );
+});
+
+for (const [entry, message] of [
+  ['{ name: x, dns: [] }', /names\[0\] \(x\): dns: /],
+  ["{ name: x, dns: ['a.*.com'] }", /names\[0\] \(x\): dns\[0\]: /],
+  ["{ name: x, dns: ['https://example.com'] }", /dns\[0\]: /],
+  ['{ name: x, dns: [a.com], zone: moon }', /zone: /],
+  ['{ name: x, dns: [a.com], resolv: true }', /resolv: is not a known key/],
+] as const) {
+  test(`a listed name that is wrong is named and does not stop the others: ${entry}`, () => {
+    const { entities, malformed } = readHosts(`names:\n  - ${entry}\n  - { name: good, dns: [b.com] }\n`);
+    assert.deepEqual([...entities.keys()], ['names/good']);
+    assert.match(malformed[0]?.message ?? '', message);
+  });
+}
+
+test('of ranges inside of ranges the longest prefix answers, in any order of the file', () => {
+  const lines = [
+    '{ name: partner-acme, cidrs: [203.0.113.0/24], zone: outside }',
+    "{ name: data-centre, cidrs: [10.0.0.0/8, '2001:db8::/32'], zone: inside }",
+    '{ name: cloud, cidrs: [10.64.0.0/12], zone: inside }',
+    "{ name: cloud-db, cidrs: [10.64.7.0/24, '2001:db8:7::/48'], zone: inside }",
+    '{ name: bastion, cidrs: [10.64.7.9], zone: inside }',
+  ];
+  for (const ordered of [lines, lines.toReversed()]) {
+    const { entities, malformed } = readHosts(`ranges:\n${ordered.map((line) => `  - ${line}\n`).join('')}`);
+    assert.deepEqual(malformed, []);
+    const ranges = [...entities.values()].flatMap(({ event }) => (event.type === 'range' ? [event] : []));
+    const names = [''];
+    const map = makeRangeMap(ranges, undefined, ({ name }) => names.push(name) - 1);
+    const rangeOf = (ip: string): string | undefined => {
+      const bytes = parseAddress(ip);
+      assert.ok(bytes !== null);
+      return names[findRange(map, bytes, 0).identity];
+    };
+    const expected = {
+      '10.1.2.3': 'data-centre',
+      '10.64.0.1': 'cloud',
+      '10.64.7.1': 'cloud-db',
+      '10.64.7.9': 'bastion',
+      '10.80.0.1': 'data-centre',
+      '2001:db8:7::1': 'cloud-db',
+      '2001:db8:8::1': 'data-centre',
+      '203.0.113.200': 'partner-acme',
+      '203.0.114.1': 'internet',
+      '192.168.0.1': '',
+    };
+    for (const [ip, name] of Object.entries(expected)) assert.equal(rangeOf(ip), name, ip);
+  }
+});
+
 test('a host that is named twice keeps its first entry', () => {
   const { entities, malformed } = readHosts(
     'hosts: [{ name: a, addresses: [10.0.0.1] }, { name: a, addresses: [10.0.0.2] }]',
@@ -116,7 +196,7 @@ test('a file of another kind is one problem that says what was expected', () => 
   const { entities, malformed } = readHosts('kind: Pod\nmetadata: { name: x }\n');
   assert.equal(entities.size, 0);
   assert.equal(malformed[0]?.ref, null);
-  assert.match(malformed[0]?.message ?? '', /a hosts file has hosts, ranges, network/);
+  assert.match(malformed[0]?.message ?? '', /a hosts file has hosts, ranges, names, network/);
 });
 
 test('the hosts file of docs/inventory.md is read without a complaint', () => {
