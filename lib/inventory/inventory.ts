@@ -215,6 +215,11 @@ export class Inventory {
     return this.#owners.identityAt(owner, timeMs);
   }
 
+  /** Identity of an owner from `fromMs` to `toMs`, both included; -1 where it had several meanwhile. */
+  identityWithin(owner: number, fromMs: number, toMs: number): number {
+    return this.#owners.identityWithin(owner, fromMs, toMs);
+  }
+
   /** The identities of an owner in time, oldest first, each until a moment; the last one lasts. */
   identityPeriods(owner: number): readonly IdentityPeriod[] {
     return this.#owners.identityPeriods(owner);

@@ -74,13 +74,12 @@ export class Labelling {
   /** Identities that an owner had before, oldest first; null where it always had the one it has now. */
   before(owner: Owner, present: number): IdentityPeriod[] | null {
     const own = owner.extra?.former;
-    const around = owner.namespace?.former;
+    // What its namespace was before it was there does not matter.
+    const around = owner.namespace?.former.filter(({ untilMs }) => untilMs > owner.sinceMs);
     if (own === undefined && (around === undefined || around.length === 0)) return null;
     const ends = new Set<number>();
     for (const { untilMs } of own ?? []) ends.add(untilMs);
-    // What its namespace was before it was there does not matter.
-    for (const { untilMs } of around ?? []) if (untilMs > owner.sinceMs) ends.add(untilMs);
-    if (ends.size === 0) return null;
+    for (const { untilMs } of around ?? []) ends.add(untilMs);
     const now = ownLabels(owner);
     const periods: IdentityPeriod[] = [];
     for (const untilMs of [...ends].sort((a, b) => a - b)) {

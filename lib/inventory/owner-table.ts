@@ -152,13 +152,21 @@ export class OwnerTable implements OwnerHome {
     for (const { ip, network, sinceMs, untilMs = forever } of event.addresses) {
       const address = parseAddress(ip);
       if (address === null) onProblem('bad-address', key, `${JSON.stringify(ip)} is not an address`);
-      else if (untilMs < sinceMs)
-        onProblem('bad-interval', key, `${ip} until ${untilMs} ends before it begins, ${sinceMs}`);
       else if (placed.length === maxOwnerAddresses) {
         const over = event.addresses.length - maxOwnerAddresses;
         onProblem('too-many-addresses', key, `${over} more than ${maxOwnerAddresses}`);
         break;
-      } else placed.push({ network: networkIndex(network), address, sinceMs, untilMs });
+      } else {
+        if (untilMs < sinceMs)
+          onProblem('bad-interval', key, `${ip} until ${untilMs} ends before it begins, ${sinceMs}`);
+        // Then it is a moment: nobody's for sure, but who else was near that moment is not sure either.
+        placed.push({
+          network: networkIndex(network),
+          address,
+          sinceMs: Math.min(sinceMs, untilMs),
+          untilMs,
+        });
+      }
     }
     return placed.length < 2 ? placed : withoutRepeats(placed);
   }
@@ -366,6 +374,16 @@ export class OwnerTable implements OwnerHome {
       this.#histories.set(index, { before, present });
       this.identity[index] = hasHistory;
     }
+  }
+
+  /** Identity of an owner from `fromMs` to `toMs`, both included; -1 where it had several meanwhile. */
+  identityWithin(owner: number, fromMs: number, toMs: number): number {
+    const identity = this.identity[owner] ?? 0;
+    if (identity >= 0) return identity;
+    const first = this.#identityOf(owner, fromMs);
+    for (const { untilMs } of this.#histories.get(owner)?.before ?? [])
+      if (untilMs > fromMs && untilMs <= toMs) return -1;
+    return first;
   }
 
   /** The identities of an owner in time, oldest first, each until a moment; the last one lasts. */

@@ -2,7 +2,7 @@
 export const inventoryProblems = [
   /** An address that does not parse: left out. */
   'bad-address',
-  /** An interval that ends before it begins: left out. */
+  /** An interval that ends before it begins: taken as the moment of its end. */
   'bad-interval',
   /** A CIDR that does not parse: left out. */
   'bad-cidr',
