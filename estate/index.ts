@@ -129,9 +129,10 @@ export function makeEstate(given: MakeEstateOptions): Estate {
   };
   if (options.background) startBackground();
 
-  const relabel = ({ timeMs, ...change }: Relabel): void => {
+  const relabel = (change: Relabel): void => {
+    const { timeMs } = change;
     if (change.type === 'namespace') {
-      relabels.applyNamespace(change.namespace, change.to);
+      relabels.applyNamespace(change.namespace, timeMs);
       outbox.put({ timeMs, event: namespaceEvent(change.namespace, relabels) });
     } else if (pods.relabel(change.slot, change.to)) {
       outbox.put({ timeMs, event: podEvent(pods, pods.pod(change.slot)) });
@@ -149,7 +150,7 @@ export function makeEstate(given: MakeEstateOptions): Estate {
         change !== undefined && change.timeMs <= untilMs;
         change = changes[++next]
       ) {
-        if ('to' in change) {
+        if ('type' in change) {
           relabel(change);
           continue;
         }

@@ -22,12 +22,11 @@ export interface NamespaceRelabel {
 
 export type Relabel =
   | { readonly type: 'pod'; readonly timeMs: number; readonly slot: number; readonly to: PodRelabel }
-  | {
-      readonly type: 'namespace';
-      readonly timeMs: number;
-      readonly namespace: Namespace;
-      readonly to: NamespaceRelabel;
-    };
+  | { readonly type: 'namespace'; readonly timeMs: number; readonly namespace: Namespace };
+
+/** Share of the changes that are taken back and made again, and how soon at most, ms. */
+const flapShare = 0.3;
+const longestFlapMs = 1200;
 
 export const partOfLabel = 'app.kubernetes.io/part-of';
 export const siteLabel = 'bank.example/site';
@@ -104,6 +103,7 @@ export class Relabels {
   readonly #perMinute: number;
   readonly #namespaces: readonly Namespace[];
   readonly #changes = new Map<Namespace, NamespaceRelabel[]>();
+  #planned: Relabel[] = [];
   #owed = 0;
   #owedNamespaces = 0;
 
@@ -117,27 +117,42 @@ export class Relabels {
   /** Takes out what happens in `[fromMs, fromMs + quantum)`, in time order. */
   due(fromMs: number): Relabel[] {
     if (this.#perMinute === 0) return [];
-    const list: Relabel[] = [];
     const share = (this.#perMinute * quantumMs) / 60_000;
     this.#owed += this.#world.slotCount * share;
-    for (; this.#owed >= 1; this.#owed--) {
-      const timeMs = fromMs + this.#random.below(quantumMs);
-      const role = tiers[this.#random.below(tiers.length)] ?? 'web';
-      const to = { sinceMs: timeMs, role, team: `team-${this.#random.below(90)}` };
-      list.push({ type: 'pod', timeMs, slot: this.#random.below(this.#world.slotCount), to });
-    }
+    for (; this.#owed >= 1; this.#owed--) this.#planPod(fromMs + this.#random.below(quantumMs));
     this.#owedNamespaces += this.#namespaces.length * share;
-    for (; this.#owedNamespaces >= 1; this.#owedNamespaces--) {
-      const timeMs = fromMs + this.#random.below(quantumMs);
-      const namespace = this.#namespaces[this.#random.below(this.#namespaces.length)];
-      if (namespace === undefined) continue;
-      // Every other time it becomes again what it was.
-      const isNew = this.changesOf(namespace).length % 2 === 0;
-      const app = `${namespace.rawLabels[partOfLabel] ?? ''}${isNew ? '-next' : ''}`;
-      const site = isNew ? 'dc-moved' : namespace.cluster.site;
-      list.push({ type: 'namespace', timeMs, namespace, to: { sinceMs: timeMs, app, site } });
-    }
-    return list.sort((a, b) => a.timeMs - b.timeMs);
+    for (; this.#owedNamespaces >= 1; this.#owedNamespaces--)
+      this.#planNamespace(fromMs + this.#random.below(quantumMs));
+    const toMs = fromMs + quantumMs;
+    const due = this.#planned.filter(({ timeMs }) => timeMs < toMs);
+    this.#planned = this.#planned.filter(({ timeMs }) => timeMs >= toMs);
+    return due.sort((a, b) => a.timeMs - b.timeMs);
+  }
+
+  /** Times of one change, or of one that is taken back a moment later and made again. */
+  #times(timeMs: number): number[] {
+    if (this.#random.next() >= flapShare) return [timeMs];
+    const backMs = timeMs + this.#random.between(1, longestFlapMs);
+    return [timeMs, backMs, backMs + this.#random.between(1, longestFlapMs)];
+  }
+
+  #planPod(firstMs: number): void {
+    const slot = this.#random.below(this.#world.slotCount);
+    const draw = (): Omit<PodRelabel, 'sinceMs'> => ({
+      role: tiers[this.#random.below(tiers.length)] ?? 'web',
+      team: `team-${this.#random.below(90)}`,
+    });
+    const states = [draw(), draw()];
+    this.#times(firstMs).forEach((timeMs, i) => {
+      const state = states[i % 2] ?? draw();
+      this.#planned.push({ type: 'pod', timeMs, slot, to: { ...state, sinceMs: timeMs } });
+    });
+  }
+
+  #planNamespace(firstMs: number): void {
+    const namespace = this.#namespaces[this.#random.below(this.#namespaces.length)];
+    if (namespace === undefined) return;
+    for (const timeMs of this.#times(firstMs)) this.#planned.push({ type: 'namespace', timeMs, namespace });
   }
 
   /** Changes of a namespace so far, oldest first. */
@@ -145,9 +160,15 @@ export class Relabels {
     return this.#changes.get(namespace) ?? [];
   }
 
-  applyNamespace(namespace: Namespace, to: NamespaceRelabel): void {
+  /** Changes a namespace's labels; every other time they become again what they were. */
+  applyNamespace(namespace: Namespace, sinceMs: number): void {
     const changes = this.#changes.get(namespace) ?? [];
-    changes.push(to);
+    const isNew = changes.length % 2 === 0;
+    changes.push({
+      sinceMs,
+      app: `${namespace.rawLabels[partOfLabel] ?? ''}${isNew ? '-next' : ''}`,
+      site: isNew ? 'dc-moved' : namespace.cluster.site,
+    });
     this.#changes.set(namespace, changes);
   }
 
