@@ -922,6 +922,61 @@ describe('the ledger', () => {
     answer = await ask<LedgerAnswer>(`/api/v1/ledger?since=${isoSeconds(nowS - 1800)}`);
   });
 
+  test('says how flows were named: what is pending, what was repaired, and what stays unresolved', async () => {
+    interface NamingAnswer {
+      naming: Record<string, number | string | null>;
+    }
+    const of = (arrival: string): FlowRow[] => rows.filter((row) => arrivalOf(row) === arrival);
+    const { naming } = await ask<NamingAnswer>(`/api/v1/ledger?since=${isoSeconds(endS - 8 * hour)}`);
+    const settled = rows.length - of('pending').length;
+    const unnamed = rows.filter((row) => row.from === 'nobody' && arrivalOf(row) !== 'pending').length;
+    const oldest = Math.min(...of('pending').map(({ time }) => time));
+    assert.deepEqual(naming, {
+      flows: rows.length,
+      pending: of('pending').length,
+      oldestPending: isoSeconds(oldest - (oldest % 60)),
+      repaired: of('repaired').length,
+      ambiguous: 0,
+      late: 0,
+      unnamed,
+      unresolved: unnamed,
+      unresolvedShare: unnamed / settled,
+    });
+    const none = await ask<NamingAnswer>('/api/v1/ledger?since=2001-01-01&until=2001-01-02');
+    assert.deepEqual(
+      [none.naming.flows, none.naming.repaired, none.naming.oldestPending, none.naming.unresolvedShare],
+      [0, 0, null, null],
+    );
+  });
+
+  test('says how far each source of inventory vouches, and every answer how many are silent', async () => {
+    const nowMs = Date.now();
+    const source = (name: string, completeMs: number) => ({
+      source: name,
+      complete_to: clickhouseTime(completeMs),
+    });
+    await store.insertRows('inventory_sources', [
+      source('kubernetes:c1', nowMs),
+      source('hosts:dc', nowMs - 600_000),
+    ]);
+    interface SourcesAnswer {
+      sources: { source: string; completeTo: string; behindMs: number; silent: boolean }[];
+      completeness: Record<string, number | string | null>;
+    }
+    const now = await ask<SourcesAnswer>('/api/v1/ledger?since=1h');
+    const found = new Map(now.sources.map((one) => [one.source, one]));
+    assert.equal(found.get('hosts:dc')?.silent, true);
+    assert.equal(found.get('hosts:dc')?.completeTo, new Date(nowMs - 600_000).toISOString());
+    assert.ok((found.get('hosts:dc')?.behindMs ?? 0) >= 600_000);
+    assert.equal(found.get('kubernetes:c1')?.silent, false);
+    assert.equal(now.completeness.sourcesSilent, now.sources.filter(({ silent }) => silent).length);
+    // For a window that ended before, the one that is behind now had vouched.
+    const then = await ask<SourcesAnswer>(
+      `/api/v1/ledger?since=1h&until=${isoSeconds(Math.floor(nowMs / 1000) - 700)}`,
+    );
+    assert.equal(then.sources.find((one) => one.source === 'hosts:dc')?.silent, false);
+  });
+
   test('says exactly which sequences are missing', () => {
     assert.deepEqual(
       answer.gaps.map((gap) => [gap.agent, gap.firstMissing, gap.lastMissing, gap.missing]).sort(),
@@ -1411,6 +1466,22 @@ describe('the commands that ask', () => {
       assert.equal(code, 0, `${args.join(' ')}: ${stderr}`);
       assert.ok(stdout.split('\n').length >= 2, args.join(' '));
     }
+  });
+
+  test('show as what each end was named, what may still change, and how sure an owner is', async () => {
+    const unknown = await run(['unknown', '--limit', '1000']);
+    assert.match(unknown.stdout, /SOURCE +KIND .*DESTINATION +KIND/);
+    assert.match(unknown.stdout, / vm/);
+    assert.match(unknown.stdout, / range/);
+    const edges = await run(['connections', '--limit', '1000']);
+    assert.match(edges.stdout, / pod… /);
+    assert.match(edges.stderr, /… the inventory is not complete yet/);
+    const who = await run(['who', '10.20.0.7', '--at', 'now']);
+    assert.match(who.stdout, /^default +exact +vm +ora-7/m);
+    const ledger = await run(['ledger']);
+    assert.match(ledger.stdout, /repaired when the inventory came +\d/);
+    assert.match(ledger.stdout, /hosts:dc +silent/);
+    assert.match(ledger.stderr, /of inventory silent/);
   });
 
   test('say how to start what does not answer, and what was wrong with a question', async () => {

@@ -8,6 +8,8 @@ export interface End {
   readonly workload: string | null;
   readonly address: string | null;
   readonly labels: Readonly<Record<string, string>>;
+  readonly provenance: string | null;
+  readonly certainty: string | null;
 }
 
 export interface Completeness {
@@ -15,6 +17,7 @@ export interface Completeness {
   readonly agentsSilent: number;
   readonly batchesMissing: number;
   readonly flowsDropped: number;
+  readonly sourcesSilent: number;
   readonly freshestTo: string | null;
   readonly delayMsP99: number | null;
 }
@@ -29,6 +32,8 @@ export interface Edge {
   readonly rule: { readonly ruleset: string; readonly name: string } | null;
   readonly direction: string;
   readonly severity: string;
+  readonly dns: string | null;
+  readonly pending: number;
   readonly connections: number;
   readonly bytesForward: number;
   readonly bytesReverse: number;
@@ -37,7 +42,6 @@ export interface Edge {
 export interface Seen {
   readonly firstSeen: string | null;
   readonly lastSeen: string | null;
-  readonly dns: string | null;
   readonly process: string | null;
 }
 
@@ -80,6 +84,23 @@ export interface Coverage {
 
 export interface Ledger {
   readonly totals: Readonly<Record<string, number | null>>;
+  readonly naming: {
+    readonly flows: number;
+    readonly pending: number;
+    readonly oldestPending: string | null;
+    readonly repaired: number;
+    readonly ambiguous: number;
+    readonly late: number;
+    readonly unnamed: number;
+    readonly unresolved: number;
+    readonly unresolvedShare: number | null;
+  };
+  readonly sources: readonly {
+    readonly source: string;
+    readonly completeTo: string | null;
+    readonly behindMs: number | null;
+    readonly silent: boolean;
+  }[];
   readonly causes: readonly { readonly cause: string; readonly batches: number; readonly flows: number }[];
   readonly agents: readonly {
     readonly agent: string;
@@ -119,6 +140,35 @@ export interface Workload {
   readonly from: string | null;
   readonly to: string | null;
   readonly current: boolean;
+}
+
+export interface Who {
+  readonly address: string;
+  readonly at: string;
+  readonly toleranceMs: number;
+  readonly settled: boolean | null;
+  readonly networks: readonly {
+    readonly network: string;
+    readonly certainty: string;
+    readonly owners: readonly Workload[];
+    readonly candidates: readonly Workload[];
+    readonly before: Workload | null;
+    readonly after: Workload | null;
+  }[];
+  readonly ranges: readonly {
+    readonly network: string;
+    readonly name: string;
+    readonly cidr: string;
+    readonly zone: string;
+    readonly labels: Readonly<Record<string, string>>;
+  }[];
+}
+
+export interface Workloads {
+  readonly items: readonly Workload[];
+  readonly total: number;
+  readonly next: string | null;
+  readonly who: Who | null;
 }
 
 export interface Alert {

@@ -2,18 +2,28 @@
 import { exitCodes } from '../../lib/runtime/exit.ts';
 import type { Edge, List, Seen } from './answers.ts';
 import { type FlowOptions, flowParameters } from './options.ts';
-import { listText } from './screen.ts';
+import { listText, type Screen } from './screen.ts';
 import { start } from './start.ts';
 import { severityTone, verdictTone } from './style.ts';
 import type { Cell, Column } from './table.ts';
-import { agoText, bytesText, countText, endpointText, labelsText, placeText, whoText } from './words.ts';
+import {
+  agoText,
+  bytesText,
+  countText,
+  endpointText,
+  kindText,
+  labelsText,
+  marksText,
+  placeText,
+  whoText,
+} from './words.ts';
 
 export interface UnknownOptions extends FlowOptions {
   readonly failOnFindings?: boolean;
 }
 
 /** A destination by name with its address beside it, if there is one. */
-function destinationText(edge: Edge & Partial<Seen>): string {
+function destinationText(edge: Edge): string {
   const { destination } = edge;
   const labels = labelsText(destination.labels);
   const name = edge.dns ?? destination.name;
@@ -26,6 +36,20 @@ function endpoint(edge: Edge): string {
   return address === null ? '' : endpointText(address, edge.port);
 }
 
+function kinds(edge: Edge): [source: string, destination: string] {
+  return [kindText(edge.source, edge.pending), kindText(edge.destination, edge.pending)];
+}
+
+/** A kind that is marked says that a name is no fact. */
+function kindCell(kind: string): Cell {
+  return { text: kind, tone: marksText([kind]) === '' ? 'dim' : 'warn' };
+}
+
+function explainMarks(screen: Screen, edges: readonly Edge[]): void {
+  const text = marksText(edges.flatMap(kinds));
+  if (text !== '') screen.note(text);
+}
+
 function portText(edge: Edge): string {
   return edge.protocol === 'icmp' || edge.protocol === 'icmpv6'
     ? edge.protocol
@@ -35,9 +59,11 @@ function portText(edge: Edge): string {
 const unknownColumns: readonly Column[] = [
   { title: 'SEVERITY' },
   { title: 'SOURCE', min: 14 },
+  { title: 'KIND' },
   { title: 'PLACE', min: 8, optional: true },
   { title: 'WORKLOAD', min: 10, optional: true },
   { title: 'DESTINATION', min: 14 },
+  { title: 'KIND' },
   { title: 'ADDRESS' },
   { title: 'PORT' },
   { title: 'REASON' },
@@ -49,12 +75,15 @@ const unknownColumns: readonly Column[] = [
 
 function unknownRow(edge: Edge & Seen, nowMs: number): (string | Cell)[] {
   const process = edge.process === null ? '' : ` (${edge.process})`;
+  const [source, destination] = kinds(edge);
   return [
     { text: edge.severity, tone: severityTone(edge.severity) },
     { text: whoText(edge.source), tone: 'bold' },
+    kindCell(source),
     { text: placeText(edge.source), tone: 'dim' },
     `${edge.source.workload ?? ''}${process}`.trim(),
     { text: destinationText(edge), tone: 'bold' },
+    kindCell(destination),
     { text: edge.destination.address ?? '', tone: 'dim' },
     portText(edge),
     edge.reason,
@@ -76,6 +105,7 @@ export async function unknown(options: UnknownOptions): Promise<number> {
         unknownColumns,
         answer.items.map((edge) => unknownRow(edge, screen.nowMs)),
       );
+    explainMarks(screen, answer.items);
     screen.note(listText(answer, 'unexplained'));
     if (answer.completeness !== undefined) screen.completeness(answer.completeness);
   }
@@ -84,8 +114,10 @@ export async function unknown(options: UnknownOptions): Promise<number> {
 
 const edgeColumns: readonly Column[] = [
   { title: 'SOURCE', min: 14 },
+  { title: 'KIND' },
   { title: 'PLACE', min: 8, optional: true },
   { title: 'DESTINATION', min: 14 },
+  { title: 'KIND' },
   { title: 'ADDRESS' },
   { title: 'PORT' },
   { title: 'VERDICT' },
@@ -100,10 +132,13 @@ function whyText(edge: Edge): string {
 }
 
 function edgeRow(edge: Edge): (string | Cell)[] {
+  const [source, destination] = kinds(edge);
   return [
     { text: whoText(edge.source), tone: 'bold' },
+    kindCell(source),
     { text: placeText(edge.source), tone: 'dim' },
     { text: destinationText(edge), tone: 'bold' },
+    kindCell(destination),
     { text: edge.destination.address ?? '', tone: 'dim' },
     portText(edge),
     { text: edge.verdict, tone: verdictTone(edge.verdict) },
@@ -119,6 +154,7 @@ export async function edges(options: FlowOptions): Promise<void> {
   const answer = await client.get<List<Edge>>('/api/v1/edges', flowParameters(options));
   if (options.json === true) return screen.json(answer);
   if (answer.items.length > 0) screen.table(edgeColumns, answer.items.map(edgeRow));
+  explainMarks(screen, answer.items);
   screen.note(listText(answer, 'edges'));
   if (answer.completeness !== undefined) screen.completeness(answer.completeness);
 }
@@ -126,8 +162,10 @@ export async function edges(options: FlowOptions): Promise<void> {
 const connectionColumns: readonly Column[] = [
   { title: 'LAST SEEN', align: 'right' },
   { title: 'SOURCE', min: 14 },
+  { title: 'KIND' },
   { title: 'ADDRESS' },
   { title: 'DESTINATION', min: 14 },
+  { title: 'KIND' },
   { title: 'ENDPOINT' },
   { title: 'PROTOCOL' },
   { title: 'VERDICT' },
@@ -137,11 +175,14 @@ const connectionColumns: readonly Column[] = [
 ];
 
 function connectionRow(edge: Edge & Seen, nowMs: number): (string | Cell)[] {
+  const [source, destination] = kinds(edge);
   return [
     agoText(edge.lastSeen, nowMs),
     { text: edge.source.workload ?? whoText(edge.source), tone: 'bold' },
+    kindCell(source),
     { text: edge.source.address ?? '', tone: 'dim' },
     { text: edge.destination.workload ?? destinationText(edge), tone: 'bold' },
+    kindCell(destination),
     endpoint(edge),
     edge.protocol,
     { text: edge.verdict, tone: verdictTone(edge.verdict) },
@@ -160,6 +201,7 @@ export async function connections(options: FlowOptions): Promise<void> {
       connectionColumns,
       answer.items.map((edge) => connectionRow(edge, screen.nowMs)),
     );
+  explainMarks(screen, answer.items);
   screen.note(listText(answer, 'connections'));
   if (answer.completeness !== undefined) screen.completeness(answer.completeness);
 }

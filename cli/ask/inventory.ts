@@ -1,5 +1,5 @@
 /** `eastwest workloads`, `who` and `alerts`. */
-import type { Alert, List, Workload } from './answers.ts';
+import type { Alert, List, Workload, Workloads } from './answers.ts';
 import type { AskOptions } from './options.ts';
 import { listText } from './screen.ts';
 import { start } from './start.ts';
@@ -13,6 +13,7 @@ export interface WorkloadOptions extends AskOptions {
   readonly namespace?: string;
   readonly cluster?: string;
   readonly kind?: string;
+  readonly network?: string;
   readonly label?: string;
   readonly at?: string;
   readonly limit?: string;
@@ -46,19 +47,14 @@ function workloadRow(workload: Workload): (string | Cell)[] {
   ];
 }
 
+function workloadParameters(options: WorkloadOptions): Record<string, string | undefined> {
+  const { ip, name, namespace, cluster, kind, network, label, at, limit } = options;
+  return { ip, name, namespace, cluster, kind, network, label, at, limit };
+}
+
 export async function workloads(options: WorkloadOptions): Promise<void> {
   const { client, screen } = start(options);
-  const { ip, name, namespace, cluster, kind, label, at, limit } = options;
-  const answer = await client.get<Omit<List<Workload>, 'window'>>('/api/v1/workloads', {
-    ip,
-    name,
-    namespace,
-    cluster,
-    kind,
-    label,
-    at,
-    limit,
-  });
+  const answer = await client.get<Workloads>('/api/v1/workloads', workloadParameters(options));
   if (options.json === true) return screen.json(answer);
   if (answer.items.length > 0) screen.table(workloadColumns, answer.items.map(workloadRow));
   const shown = answer.items.length === answer.total ? '' : `${countText(answer.items.length)} of `;

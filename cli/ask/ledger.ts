@@ -3,7 +3,7 @@ import type { Ledger } from './answers.ts';
 import type { AskOptions } from './options.ts';
 import { start } from './start.ts';
 import type { Cell, Column } from './table.ts';
-import { agoText, countText, millisecondsText } from './words.ts';
+import { agoText, countText, millisecondsText, shareText } from './words.ts';
 
 export interface LedgerOptions extends AskOptions {
   readonly since?: string;
@@ -54,6 +54,42 @@ export async function ledger(options: LedgerOptions): Promise<void> {
     [{ title: 'LEDGER' }, { title: '', align: 'right' }],
     [...totals, ['queryable after (p50 / p99)', delay]],
   );
+  const { naming } = answer;
+  screen.line('');
+  screen.table(
+    [{ title: 'NAMES OF FLOWS' }, { title: '', align: 'right' }],
+    [
+      ['flows of the window', countText(naming.flows)],
+      [
+        naming.oldestPending === null
+          ? 'may still change'
+          : `may still change, the oldest from ${agoText(naming.oldestPending, screen.nowMs)}`,
+        countText(naming.pending),
+      ],
+      ['repaired when the inventory came', countText(naming.repaired)],
+      ['one of several had the address', lossCell(naming.ambiguous)],
+      ['guessed, the inventory never came', lossCell(naming.late)],
+      ['nobody had the address', lossCell(naming.unnamed)],
+      ['unresolved in all', shareText(naming.unresolvedShare)],
+    ],
+  );
+  if (answer.sources.length > 0) {
+    screen.line('');
+    screen.table(
+      [
+        { title: 'SOURCE OF INVENTORY', min: 16 },
+        { title: 'STATE' },
+        { title: 'COMPLETE TO' },
+        { title: 'BEHIND', align: 'right' },
+      ],
+      answer.sources.map((source) => [
+        source.source,
+        source.silent ? { text: 'silent', tone: 'bad' } : { text: 'vouching', tone: 'good' },
+        source.completeTo ?? 'never',
+        millisecondsText(source.behindMs),
+      ]),
+    );
+  }
   if (answer.causes.length > 0) {
     screen.line('');
     screen.table(

@@ -44,10 +44,9 @@ function registerConnections(program: Command, dependencies: Pick<CliDependencie
 }
 
 function addWorkloadOptions(command: Command): Command {
-  return addAskOptions(addLimitOption(command)).option(
-    '--at <time>',
-    'who it was then: 24h ago, or ISO 8601 (all intervals when absent)',
-  );
+  return addAskOptions(addLimitOption(command))
+    .option('--at <time>', 'who it was then: 24h ago, or ISO 8601 (all intervals when absent)')
+    .option('--network <name>', 'in one network: a cluster for its pods, default for the routed one');
 }
 
 function registerInventory(program: Command): void {
@@ -57,13 +56,13 @@ function registerInventory(program: Command): void {
     .option('--name <text>', 'part of the name')
     .option('--namespace <name>', 'namespace')
     .option('--cluster <name>', 'cluster')
-    .option('--kind <kind>', 'pod, node, vm or host')
+    .option('--kind <kind>', 'pod, node, vm, host or service')
     .option('--label <labels>', 'labels: app=payments,env=prod')
     .action(async (options: WorkloadOptions) => (await import('./inventory.ts')).workloads(options));
   addWorkloadOptions(program.command('who').argument('<ip>', 'address or CIDR'))
-    .description('who has an address, or had it at a time')
+    .description('who has an address, or who had it at a time and how sure that is')
     .action(async (ip: string, options: WorkloadOptions) =>
-      (await import('./inventory.ts')).workloads({ ...options, ip }),
+      (await import('./who.ts')).who({ ...options, ip }),
     );
   addAskOptions(addLimitOption(addWindowOptions(program.command('alerts'))))
     .description('what was said to webhooks, or is still being tried')

@@ -53,18 +53,29 @@ export function completenessText(
   completeness: Completeness,
   nowMs: number,
 ): { text: string; whole: boolean } {
-  const { agentsReporting, agentsSilent, batchesMissing, flowsDropped, freshestTo, delayMsP99 } =
-    completeness;
+  const {
+    agentsReporting,
+    agentsSilent,
+    batchesMissing,
+    flowsDropped,
+    sourcesSilent,
+    freshestTo,
+    delayMsP99,
+  } = completeness;
   if (freshestTo === null)
     return { text: 'no flows were received in this window; see `eastwest doctor`', whole: false };
   const parts = [
     `${countText(agentsReporting)} agents reporting, ${countText(agentsSilent)} silent`,
     `${countText(batchesMissing)} batches missing`,
     `${countText(flowsDropped)} flows dropped`,
+    ...(sourcesSilent === 0
+      ? []
+      : [`${countText(sourcesSilent)} ${sourcesSilent === 1 ? 'source' : 'sources'} of inventory silent`]),
     `fresh to ${agoText(freshestTo, nowMs)}`,
     `queryable after ${millisecondsText(delayMsP99)} (p99)`,
   ];
-  return { text: parts.join(', '), whole: agentsSilent === 0 && batchesMissing === 0 && flowsDropped === 0 };
+  const lacks = agentsSilent + batchesMissing + flowsDropped + sourcesSilent;
+  return { text: parts.join(', '), whole: lacks === 0 };
 }
 
 /** `20 of 41 since ..., from edges_1m`. */

@@ -1,6 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { agoText, bytesText, countText, endpointText, shareText, whoText } from './words.ts';
+import {
+  agoText,
+  bytesText,
+  countText,
+  endpointText,
+  kindText,
+  marksText,
+  shareText,
+  whoText,
+} from './words.ts';
 
 test('a share that is not whole is never shown as whole', () => {
   assert.equal(shareText(1), '100 %');
@@ -31,10 +40,32 @@ test('an end is called by its labels, else its name, else its address', () => {
     workload: null,
     address: '10.0.0.1',
     labels: {},
+    provenance: null,
+    certainty: null,
   };
   assert.equal(whoText({ ...end, labels: { env: 'prod', app: 'pay' } }), 'pay/prod');
   assert.equal(whoText({ ...end, name: 'internet' }), 'internet');
   assert.equal(whoText(end), 'pod in c1/n');
   assert.equal(whoText({ ...end, cluster: '', namespace: '' }), '10.0.0.1');
   assert.equal(endpointText('2001:db8::1', 443), '[2001:db8::1]:443');
+});
+
+test('a kind carries a mark where the name is no fact, and each mark that is shown is explained', () => {
+  const kind = (certainty: string | null, pending = 0): string =>
+    kindText({ kind: 'pod', certainty }, pending);
+  assert.deepEqual(
+    [
+      kind('exact'),
+      kind('exact', 3),
+      kind('grace'),
+      kind('ambiguous'),
+      kind('late'),
+      kind('late', 2),
+      kind(null),
+    ],
+    ['pod', 'pod', 'pod~', 'pod?', 'pod?', 'pod…', 'pod'],
+  );
+  assert.equal(marksText(['pod', 'vm']), '');
+  assert.match(marksText(['pod', 'vm?']), /^\? one of several/);
+  assert.match(marksText(['pod~', 'vm…']), /^~ .*; … /);
 });

@@ -72,3 +72,28 @@ export function whoText(end: End): string {
 export function endpointText(address: string, port: number): string {
   return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
 }
+
+/** What a kind is followed by where a name is not a fact. */
+const marks: Readonly<Record<string, string>> = { grace: '~', ambiguous: '?', late: '?' };
+const openMark = '…';
+
+/** `pod`, `vm`, `service`, `range`, ...: what an end was named as, with a mark where that is not exact. */
+export function kindText(end: Pick<End, 'kind' | 'certainty'>, pending: number): string {
+  const mark = marks[end.certainty ?? ''] ?? '';
+  const open = pending > 0 && end.certainty !== 'exact' && end.certainty !== 'grace';
+  return `${end.kind}${open ? openMark : mark}`;
+}
+
+const explanations: readonly (readonly [mark: string, text: string])[] = [
+  ['~', 'had the address only give or take the tolerance of clocks'],
+  ['?', 'one of several that had the address, or a guess'],
+  [openMark, 'the inventory is not complete yet, the name may still change'],
+];
+
+/** What the marks among `kinds` mean; empty where there are none. */
+export function marksText(kinds: readonly string[]): string {
+  return explanations
+    .filter(([mark]) => kinds.some((kind) => kind.endsWith(mark)))
+    .map(([mark, text]) => `${mark} ${text}`)
+    .join('; ');
+}
