@@ -6,11 +6,12 @@ import type { HostsSource, KubelinkConfig } from '../config.ts';
 import { type FileContents, type FileEntity, FileSource, type FileSourceOptions } from './file-source.ts';
 import { defaultExtensions } from './files.ts';
 import { readHostsFile } from './hosts.ts';
+import type { Piece } from './hosts-thread.ts';
 import { NameResolver } from './names.ts';
 import type { Restored, Source, SourceSink } from './source.ts';
 
 /** Longer texts are read in a thread of their own: 24,000 hosts in YAML keep it busy for seconds. Characters. */
-const maxOwnThreadLength = 256 * 1024;
+const maxOwnThreadLength = 64 * 1024;
 
 /** Reads a long file without holding up this process. Never rejects. */
 export async function readInThread(text: string, path: string): Promise<FileContents> {
@@ -20,12 +21,21 @@ export async function readInThread(text: string, path: string): Promise<FileCont
     execArgv: [],
     env: {},
   });
+  const entities = new Map<string, FileEntity>();
+  const ask = (): void => worker.postMessage('next');
   try {
-    return await new Promise<FileContents>((resolve, reject) => {
-      worker.once('message', resolve);
+    const malformed = await new Promise<FileContents['malformed']>((resolve, reject) => {
+      worker.on('message', (piece: Piece) => {
+        for (const [ref, entity] of piece.entities) entities.set(ref, entity);
+        // Pieces that are asked for one by one let other work have its turn in between.
+        if (piece.malformed === null) setImmediate(ask);
+        else resolve(piece.malformed);
+      });
       worker.once('error', reject);
       worker.once('exit', (code) => reject(new Error(`the reading ended with ${code}`)));
+      ask();
     });
+    return { entities, malformed, ignored: new Map() };
   } catch (error) {
     const message = `cannot be read: ${error instanceof Error ? error.message : error}`;
     return { entities: new Map(), malformed: [{ ref: null, message }], ignored: new Map() };
