@@ -1,6 +1,6 @@
 /** The enricher: joins the group on `flows` and gives each partition it gets a worker. */
 import type { Logger } from 'pino';
-import type { Bus, PartitionHandler, Subscription, TopicPartition } from '../../lib/bus/bus.ts';
+import type { Bus, PartitionHandler, TopicPartition } from '../../lib/bus/bus.ts';
 import type { Store } from '../../lib/store/store.ts';
 import { enrichGroup, topics } from '../../schemas/topics.ts';
 import type { BatchScheme } from './block.ts';
@@ -95,10 +95,9 @@ export async function startEnricher(options: EnricherOptions): Promise<RunningEn
   };
   const workers = new Map<number, PartitionWorker>();
   const closing = new AbortController();
-  let subscription: Subscription | undefined;
 
   const handler: PartitionHandler = {
-    async assigned(at, committed, earliest) {
+    async assigned(at, committed, earliest, lease) {
       const start = Math.max(committed?.offset ?? earliest, earliest);
       const replay = decodePlan(committed?.metadata ?? '');
       const seen = await retried(closing.signal, log, 'reading the ledger', () =>
@@ -124,10 +123,8 @@ export async function startEnricher(options: EnricherOptions): Promise<RunningEn
             },
             lingerMs: config.lingerMs,
             scheme,
-            commit: async (partition, position) => {
-              if (subscription === undefined) throw new Error('committed before the subscription was there');
-              await subscription.commit(partition, position);
-            },
+            // Of this holding of the partition: what is left of an earlier one must not commit for it.
+            commit: (_, position) => lease.commit(position),
             write: (partition, plan, block, again, signal) =>
               writer.write(partition, plan, block, again, signal),
             log,
@@ -152,14 +149,13 @@ export async function startEnricher(options: EnricherOptions): Promise<RunningEn
     },
   };
 
-  subscription = await bus.subscribe({
+  const subscription = await bus.subscribe({
     group: enrichGroup,
     topics: [topics.flows],
     maxBytesPerCall,
     handler,
     onError: (error) => log.warn({ err: error }, 'reading flows failed, goes on'),
   });
-  const opened = subscription;
   repairer.start();
   return {
     leads: () => workers.has(leadingPartition),
@@ -170,7 +166,7 @@ export async function startEnricher(options: EnricherOptions): Promise<RunningEn
       closing.abort();
       await repairer.stop();
       for (const worker of workers.values()) worker.stop();
-      await opened.close();
+      await subscription.close();
     },
   };
 }
