@@ -190,9 +190,14 @@ describe('alert', () => {
         valid_to: 4_000_000_000,
       },
     ]);
-    await store.insertRows(
-      'flows',
-      planted.flatMap(({ from = payments, to = internet, port, verdict = 'unexplained', connections = 1 }) =>
+    await store.insertRows('flows', flowRows(planted));
+  }
+
+  /** A flow of each side for each edge. */
+  function flowRows(planted: readonly Planted[]): Record<string, unknown>[] {
+    const pod = workloadId('east', 'pod', 'uid-1');
+    return planted.flatMap(
+      ({ from = payments, to = internet, port, verdict = 'unexplained', connections = 1 }) =>
         (['source', 'destination'] as const).map((side) => ({
           time: Math.floor(Date.now() / 1000) - 3,
           src_ip: '::ffff:10.1.0.5',
@@ -213,8 +218,32 @@ describe('alert', () => {
           process: side === 'source' ? 'curl' : '',
           agent: `agent-${side}`,
         })),
-      ),
     );
+  }
+
+  /** The same as they are written while the inventory is behind, and as their repair replaces them. */
+  function lateRows(planted: readonly Planted[], repaired: readonly Planted[]) {
+    const where = (row: Record<string, unknown>, index: number): Record<string, unknown> => ({
+      ...row,
+      bus_partition: 0,
+      block: '5',
+      row: index,
+    });
+    const first: Record<string, unknown>[] = flowRows(planted).map((row, i) => ({
+      ...where(row, i),
+      version: 1,
+      sign: 1,
+      pending: 1,
+    }));
+    const cancelled = first.map((row) => ({ ...row, sign: -1 }));
+    const second = flowRows(repaired).map((row, i) => ({
+      ...where(row, i),
+      time: first[i]?.time,
+      version: 2,
+      sign: 1,
+      pending: 0,
+    }));
+    return { first, repair: [...cancelled, ...second] };
   }
 
   it('sends one signed event within 10 s for a connection planted while it runs, although it is killed in between', async () => {
@@ -355,6 +384,63 @@ describe('alert', () => {
       own.some(({ event }) => event.data.severity === 'critical'),
       'the most severe has an event of its own',
     );
+  });
+
+  const portOf = ({ event }: Received): number =>
+    (event.data as unknown as { destination: { port: number } }).destination.port;
+  const portsOf = (receiver: Receiver): number[] => receiver.received.map(portOf).sort((a, b) => a - b);
+
+  it('tells of an edge that came before its inventory when it is settled, and not before', async () => {
+    const { store, receiver, start, plant: put } = await makeScene('pending');
+    await start({ EASTWEST_ALERT_PENDING_GRACE_MS: '600000' });
+    const { first, repair } = lateRows([{ port: 50, from: ledger }], [{ port: 50 }]);
+    await store.insertRows('flows_late', first);
+    await put([{ port: 51 }, { port: 52, from: ledger, verdict: 'allowed' }]);
+    await until('the settled edge arrived', () => receiver.received.length > 0);
+    assert.deepEqual(portsOf(receiver), [51]);
+    await store.insertRows('flows_late', repair);
+    await until('the repaired edge arrived', () => receiver.received.length > 1);
+    assert.deepEqual(portsOf(receiver), [50, 51]);
+    const told = receiver.received.find((one) => portOf(one) === 50);
+    const { source, counts } = told!.event.data as unknown as {
+      source: { labels: { app: string } };
+      counts: { flows: number };
+    };
+    // As it was repaired, not as it was guessed.
+    assert.equal(source.labels.app, 'payments');
+    assert.equal(counts.flows, 2);
+  });
+
+  it('says nothing of an edge that was repaired away', async () => {
+    const { store, receiver, start, plant: put } = await makeScene('repaired');
+    await start({ EASTWEST_ALERT_PENDING_GRACE_MS: '0' });
+    const { first, repair } = lateRows([{ port: 60 }], [{ port: 60, verdict: 'allowed' }]);
+    await store.insertRows('flows_late', [...first, ...repair]);
+    for (const port of [61, 62]) {
+      await put([{ port }]);
+      await until('the other edge arrived', () => portsOf(receiver).includes(port));
+    }
+    assert.deepEqual(portsOf(receiver), [61, 62]);
+  });
+
+  it('tells of an edge that is not settled within the grace, once, and not again when it is', async () => {
+    const { store, receiver, start, plant: put } = await makeScene('unsettled');
+    await start({ EASTWEST_ALERT_PENDING_GRACE_MS: '100' });
+    // Its ends have labels already.
+    await put([{ port: 69, verdict: 'allowed' }]);
+    const { first, repair } = lateRows([{ port: 70 }], [{ port: 70 }]);
+    await store.insertRows('flows_late', first);
+    await until('the edge arrived', () => receiver.received.length > 0);
+    for (const port of [71, 72]) {
+      await put([{ port }]);
+      await until('another edge arrived', () => portsOf(receiver).includes(port));
+      if (port === 71) await store.insertRows('flows_late', repair);
+    }
+    await until('all are recorded', async () => {
+      const rows = await store.query<{ state: string }>('SELECT state FROM alerts FINAL');
+      return rows.length === 3 && rows.every(({ state }) => state === 'delivered');
+    });
+    assert.deepEqual(portsOf(receiver), [70, 71, 72]);
   });
 
   it('goes on when the store was away', async () => {

@@ -70,6 +70,13 @@ export const AlertConfig = Type.Object(
       maximum: 8 * secondMs,
       description: 'How long an edge waits for the labels of its ends to arrive, ms.',
     }),
+    pendingGraceMs: Type.Integer({
+      default: 15 * secondMs,
+      minimum: 0,
+      maximum: dayMs,
+      description:
+        'How long an edge that came before its inventory waits until its ends are named for good, ms; after that it is alerted as it is.',
+    }),
     maxEdgesPerPoll: Type.Integer({
       default: 10_000,
       minimum: 1,

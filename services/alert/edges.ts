@@ -35,7 +35,7 @@ export interface NewEdge {
   /** Seconds since the epoch. */
   readonly firstSeenS: number;
   readonly lastSeenS: number;
-  /** When the store first heard of it, ms since the epoch. */
+  /** When the store first heard of it, ms since the epoch; of an edge that is not settled, the time of the question. */
   readonly writtenMs: number;
 }
 
@@ -111,28 +111,60 @@ export interface EdgeQuestion {
   readonly sinceMs: number;
   readonly scope: Scope;
   readonly identityWaitMs: number;
+  /** What came before this is no news, ms since the epoch. */
+  readonly baselineMs: number;
+  /** How long an edge whose names are not settled yet waits for that, ms. */
+  readonly pendingGraceMs: number;
   readonly limit: number;
 }
 
 const leastReach: Readonly<Record<Scope, Reach>> = { any: 0, 'leaves-cluster': 1, 'leaves-estate': 2 };
 
-/** New edges within the scope that no alert was made of yet, the earliest first. */
-export async function findNewEdges(store: Store, question: EdgeQuestion): Promise<NewEdge[]> {
+/** The id that an alert about `edge` has, see `messageIdOf`: the key of the table `alerts`. */
+const alertId = "concat('msg_edge_', leftPad(lower(hex(edge)), 16, '0'))";
+
+/** Edges with settled names that the store first heard of after `since`. */
+const settledEdges = `SELECT ${edgeKey}, ${edgeHash} AS edge, anyLast(reason) AS seen_reason, min(first_seen) AS since,
+        max(last_seen) AS until, min(first_written) AS written, written AS told
+    FROM edges_seen
+    WHERE verdict = 'unexplained' AND pending = 0 AND (${edgeKey}) IN (
+        SELECT ${edgeKey} FROM edges_seen
+        WHERE verdict = 'unexplained' AND pending = 0 AND first_written > fromUnixTimestamp64Milli({since:Int64}))
+    GROUP BY ${edgeKey}
+    HAVING sum(edges_seen.flows) != 0 AND written > fromUnixTimestamp64Milli({since:Int64})
+        AND edge NOT IN (SELECT edge FROM alerts WHERE created >= fromUnixTimestamp64Milli({since:Int64}) - toIntervalDay(1))`;
+
+/** Edges of flows that came before the inventory and were not settled within the grace. */
+const waitingEdges = `SELECT late_dst_identity AS dst_identity, late_port AS dst_port, late_src_identity AS src_identity, late_protocol AS protocol,
+        late_src_ip AS src_ip, late_dst_ip AS dst_ip, ${edgeHash} AS edge, late_reason AS seen_reason,
+        late_since AS since, late_until AS until, late_written AS written, now64(3) AS told
+    FROM (
+        SELECT dst_identity AS late_dst_identity, dst_port AS late_port, src_identity AS late_src_identity, protocol AS late_protocol,
+            if(src_workload = 0, src_ip, toIPv6('::')) AS late_src_ip, if(dst_workload = 0, dst_ip, toIPv6('::')) AS late_dst_ip,
+            any(reason) AS late_reason, min(time) AS late_since, max(time) AS late_until, min(flows_late.written) AS late_written
+        FROM flows_late FINAL
+        WHERE sign = 1 AND row != 4294967295 AND pending = 1 AND verdict = 'unexplained' AND time >= toDateTime({oldest:UInt32})
+        GROUP BY ALL
+        HAVING late_written < now64(3) - toIntervalMillisecond({grace:UInt32}) AND late_written > fromUnixTimestamp64Milli({baseline:Int64})
+    )
+    WHERE ${alertId} NOT IN (SELECT id FROM alerts) AND (${edgeKey}) NOT IN (
+        SELECT ${edgeKey} FROM edges_seen WHERE verdict = 'unexplained' AND pending = 0
+        GROUP BY ${edgeKey} HAVING sum(edges_seen.flows) != 0)`;
+
+/** Of `edges` those within the scope whose labels have come, or shall be waited for no longer; the earliest first. */
+async function findWithLabels(
+  store: Store,
+  edges: string,
+  question: EdgeQuestion,
+  more: Readonly<Record<string, number>>,
+): Promise<NewEdge[]> {
   const rows = await store.query<EdgeRow>(
     `SELECT toString(e.edge) AS edge_id, ${endColumns('s', 'src')}, ${endColumns('d', 'dst')},
     toString(e.src_ip) AS src_address, toString(e.dst_ip) AS dst_address, e.dst_port AS port, e.protocol AS protocol_number,
     toString(e.seen_reason) AS reason_name, ${reachSql} AS reach, toUnixTimestamp(e.since) AS first_seen_s,
-    toUnixTimestamp(e.until) AS last_seen_s, toUnixTimestamp64Milli(e.written) AS written_ms
+    toUnixTimestamp(e.until) AS last_seen_s, toUnixTimestamp64Milli(e.told) AS written_ms
 FROM (
-    SELECT ${edgeKey}, ${edgeHash} AS edge, anyLast(reason) AS seen_reason, min(first_seen) AS since,
-        max(last_seen) AS until, min(first_written) AS written
-    FROM edges_seen
-    WHERE verdict = 'unexplained' AND (${edgeKey}) IN (
-        SELECT ${edgeKey} FROM edges_seen
-        WHERE verdict = 'unexplained' AND first_written > fromUnixTimestamp64Milli({since:Int64}))
-    GROUP BY ${edgeKey}
-    HAVING written > fromUnixTimestamp64Milli({since:Int64})
-        AND edge NOT IN (SELECT edge FROM alerts WHERE created >= fromUnixTimestamp64Milli({since:Int64}) - toIntervalDay(1))
+    ${edges}
 ) AS e
 LEFT JOIN ${identityRows} AS s ON s.id = e.src_identity
 LEFT JOIN ${identityRows} AS d ON d.id = e.dst_identity
@@ -142,7 +174,7 @@ WHERE reach >= {reach:UInt8}
 ORDER BY e.written, e.edge
 LIMIT {limit:UInt32}`,
     {
-      since: question.sinceMs,
+      ...more,
       reach: leastReach[question.scope],
       unknown: String(identityId(unknownIdentity)),
       wait: question.identityWaitMs,
@@ -179,6 +211,33 @@ LIMIT {limit:UInt32}`,
     lastSeenS: row.last_seen_s,
     writtenMs: Number(row.written_ms),
   }));
+}
+
+/** The minute of the oldest flow whose names are not settled, seconds since the epoch; `null` where there is none. */
+async function oldestPending(store: Store): Promise<number | null> {
+  const [row] = await store.query<{ oldest_s: number | null }>(
+    `SELECT toUnixTimestamp(min(minute)) AS oldest_s FROM (
+    SELECT time AS minute FROM naming_1m WHERE pending = 1 GROUP BY minute HAVING sum(naming_1m.flows) != 0)
+HAVING count() > 0`,
+  );
+  return row?.oldest_s ?? null;
+}
+
+/**
+ * New edges within the scope that no alert was made of yet, the earliest first. One that came before its inventory is
+ * new when it is settled; one that is not settled within `pendingGraceMs` is told of as it is.
+ */
+export async function findNewEdges(store: Store, question: EdgeQuestion): Promise<NewEdge[]> {
+  const settled = await findWithLabels(store, settledEdges, question, { since: question.sinceMs });
+  const oldest = await oldestPending(store);
+  if (oldest === null) return settled;
+  const waiting = await findWithLabels(store, waitingEdges, question, {
+    oldest,
+    grace: question.pendingGraceMs,
+    baseline: question.baselineMs,
+  });
+  const known = new Set(settled.map(({ edge }) => edge));
+  return [...settled, ...waiting.filter(({ edge }) => !known.has(edge))].slice(0, question.limit);
 }
 
 function labelsOf(
@@ -244,7 +303,7 @@ export async function findEvidence(store: Store, edge: NewEdge): Promise<Evidenc
     anyIf(toString(dns_name), dns_name != '') AS dns, anyIf(toString(process), process != '') AS process_name,
     groupUniqArray(5)(toString(agent)) AS reporters, count() AS flow_count, ${perSide('connections')} AS connection_count,
     ${perSide('bytes_forward')} AS forward, ${perSide('bytes_reverse')} AS reverse
-FROM flows
+FROM flows_all
 WHERE dst_identity = {destination:UInt64} AND dst_port = {port:UInt16} AND src_identity = {source:UInt64}
     AND protocol = {protocol:UInt8} AND verdict = 'unexplained'
     AND time >= toDateTime({first:UInt32}) AND time <= toDateTime({last:UInt32})

@@ -102,6 +102,8 @@ export class Watcher {
       sinceMs: Math.max(state.baselineMs, state.cursorMs - overlapMs),
       scope: config.scope,
       identityWaitMs: config.identityWaitMs,
+      baselineMs: state.baselineMs,
+      pendingGraceMs: config.pendingGraceMs,
       limit: config.maxEdgesPerPoll,
     });
     if (sweeps) this.#sweptAtMs = performance.now();
