@@ -48,12 +48,21 @@ async function createTopic(admin: Admin, spec: TopicSpec, replicationFactor: num
   }
 }
 
+/** Age at which a segment of a compacted topic is closed, ms: only closed ones are cleaned. */
+const compactedSegmentMs = 600_000;
+
 function configEntries(spec: TopicSpec): IResourceConfigEntry[] {
   const entries: Record<string, string> = {
     'max.message.bytes': String(spec.maxMessageBytes + wrappingBytes),
     'compression.type': 'producer',
     ...(spec.compacted
-      ? { 'cleanup.policy': 'compact', 'delete.retention.ms': String(spec.retentionMs) }
+      ? {
+          'cleanup.policy': 'compact',
+          'delete.retention.ms': String(spec.retentionMs),
+          // Keys that change all the time (watermarks) are cleaned away soon, so that readers start quickly.
+          'segment.ms': String(compactedSegmentMs),
+          'min.cleanable.dirty.ratio': '0.1',
+        }
       : { 'cleanup.policy': 'delete', 'retention.ms': String(spec.retentionMs) }),
   };
   return Object.entries(entries).map(([name, value]) => ({ name, value }));
