@@ -1,11 +1,13 @@
 /** VMs and bare metal as people give them: put over HTTP, or in files that are edited, with processes that are killed. */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import pino from 'pino';
 import type { Bus, BusMessage } from '../lib/bus/bus.ts';
 import { busConfig } from '../lib/bus/config.ts';
@@ -280,6 +282,46 @@ describe('workloads that are put over HTTP', () => {
     assert.equal(topic.text(), 'core-db-1 vm-9');
     const metrics = await (await fetch(`${kubelink.probes}/metrics`)).text();
     assert.match(metrics, /eastwest_kubelink_address_conflicts 1/);
+  });
+});
+
+describe('eastwest workloads put', () => {
+  const program = fileURLToPath(new URL('../cli/eastwest.mjs', import.meta.url));
+
+  async function run(args: readonly string[], environment: Record<string, string>) {
+    const child = spawn(process.execPath, [program, 'workloads', 'put', ...args], {
+      env: { PATH: process.env.PATH ?? '', ...environment },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let output = '';
+    for (const stream of [child.stdout, child.stderr])
+      stream.on('data', (chunk) => (output += String(chunk)));
+    const [code] = await once(child, 'close');
+    return { code, output };
+  }
+
+  test('puts the hosts of a file with a token, and says what was wrong', async () => {
+    const token = 'a-token-of-16-chars';
+    await startKubelink([{ kind: 'api' }]);
+    const { url } = await startQuery({ EASTWEST_QUERY_WRITE_TOKENS: JSON.stringify([token]) });
+    const file = join(folder, 'cmdb.csv');
+    writeFileSync(file, 'name,address,label.app\nweb,10.0.0.1,shop\ndb,10.0.0.2,shop\n');
+    const environment = { EASTWEST_TOKEN: token };
+    const first = await run([file, '--source', 'cmdb', '--ttl', '24h', '--url', url], environment);
+    assert.equal(first.code, 0, first.output);
+    assert.match(first.output, /^cmdb: 2 put; they end at 2.*Z unless they are put again/);
+    await until('both', () => topic.text() === 'db web');
+    writeFileSync(file, 'name,address\nweb,10.0.0.1\n');
+    const second = await run([file, '--source', 'cmdb', '--replace', '--json', '--url', url], environment);
+    assert.equal(JSON.parse(second.output).replace, true);
+    await until('the other has ended', () => topic.text() === '-db web');
+    writeFileSync(file, 'name,address\nweb,10.0.0.256\n');
+    const wrong = await run([file, '--source', 'cmdb', '--url', url], environment);
+    assert.equal(wrong.code, 2);
+    assert.match(wrong.output, /workloads\[0\]\.addresses\[0\] is "10\.0\.0\.256"/);
+    const refused = await run([file, '--source', 'cmdb', '--url', url], {});
+    assert.equal(refused.code, 1);
+    assert.match(refused.output, /401.*query\.writeTokens/);
   });
 });
 

@@ -11,6 +11,8 @@ export interface Client {
   /** JSON of a path with parameters; those that are undefined are left out. */
   get<T>(path: string, parameters: Readonly<Record<string, string | undefined>>): Promise<T>;
   post<T>(path: string, body: unknown): Promise<T>;
+  /** @param token bearer token, where one is needed */
+  put<T>(path: string, body: unknown, token?: string): Promise<T>;
   /** The body of an answer as it comes, with the trailer that says whether it was cut off. */
   stream(path: string, body: unknown, write: (chunk: string) => void): Promise<string | undefined>;
 }
@@ -29,7 +31,14 @@ function away(url: string, error: Error & { code?: string }): OperatorError {
   );
 }
 
-async function send(base: URL, path: string, body: string | undefined): Promise<Reply> {
+interface Sending {
+  readonly body?: string;
+  /** GET when absent and without a body, POST with one. */
+  readonly method?: 'PUT';
+  readonly token?: string | undefined;
+}
+
+async function send(base: URL, path: string, { body, method, token }: Sending): Promise<Reply> {
   const url = new URL(path, base);
   if (url.protocol !== 'http:' && url.protocol !== 'https:') {
     throw new OperatorError(
@@ -40,13 +49,15 @@ async function send(base: URL, path: string, body: string | undefined): Promise<
   const request = url.protocol === 'https:' ? (await import('node:https')).request : httpRequest;
   const { promise, resolve, reject } = Promise.withResolvers<Reply>();
   const outgoing = request(url, {
-    method: body === undefined ? 'GET' : 'POST',
+    method: method ?? (body === undefined ? 'GET' : 'POST'),
     agent: false,
     timeout: timeoutMs,
-    headers:
-      body === undefined
+    headers: {
+      ...(body === undefined
         ? {}
-        : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) },
+        : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
+      ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+    },
   });
   outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)));
   outgoing.on('error', (error) => reject(away(base.href.replace(/\/$/, ''), error)));
@@ -87,7 +98,7 @@ function detailOf(text: string): string {
 }
 
 async function checked(reply: Reply, url: string): Promise<Reply> {
-  if (reply.status === 200) return reply;
+  if (reply.status === 200 || reply.status === 202) return reply;
   const detail = detailOf(await textOf(reply));
   const usage = reply.status === 400 || reply.status === 413;
   throw new OperatorError(
@@ -102,8 +113,8 @@ export function openClient(url: string): Client {
     throw new OperatorError(`--url is "${url}"; expected an address such as ${defaultUrl}`, exitCodes.usage);
   }
   const base = new URL(url);
-  const json = async <T>(path: string, body: string | undefined): Promise<T> => {
-    const reply = await checked(await send(base, path, body), url);
+  const json = async <T>(path: string, sending: Sending): Promise<T> => {
+    const reply = await checked(await send(base, path, sending), url);
     // The API's own contract; its tests hold answers to it.
     return JSON.parse(await textOf(reply)) as T;
   };
@@ -114,11 +125,12 @@ export function openClient(url: string): Client {
       for (const [name, value] of Object.entries(parameters))
         if (value !== undefined) search.set(name, value);
       const query = search.toString();
-      return json(query === '' ? path : `${path}?${query}`, undefined);
+      return json(query === '' ? path : `${path}?${query}`, {});
     },
-    post: (path, body) => json(path, JSON.stringify(body)),
+    post: (path, body) => json(path, { body: JSON.stringify(body) }),
+    put: (path, body, token) => json(path, { body: JSON.stringify(body), method: 'PUT', token }),
     async stream(path, body, write) {
-      const reply = await checked(await send(base, path, JSON.stringify(body)), url);
+      const reply = await checked(await send(base, path, { body: JSON.stringify(body) }), url);
       for await (const chunk of reply.chunks) write(chunk);
       return reply.trailer('eastwest-truncated');
     },

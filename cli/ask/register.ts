@@ -12,6 +12,7 @@ import {
   addWindowOptions,
   type FlowOptions,
 } from './options.ts';
+import type { PutOptions } from './put.ts';
 import type { SqlOptions } from './sql.ts';
 
 const verdictOption = () =>
@@ -50,7 +51,7 @@ function addWorkloadOptions(command: Command): Command {
 }
 
 function registerInventory(program: Command): void {
-  addWorkloadOptions(program.command('workloads'))
+  const workloads = addWorkloadOptions(program.command('workloads'))
     .description('workloads with their addresses and when they had them')
     .option('--ip <cidr>', 'address or CIDR')
     .option('--name <text>', 'part of the name')
@@ -59,6 +60,16 @@ function registerInventory(program: Command): void {
     .option('--kind <kind>', 'pod, node, vm, host or service')
     .option('--label <labels>', 'labels: app=payments,env=prod')
     .action(async (options: WorkloadOptions) => (await import('./inventory.ts')).workloads(options));
+  addAskOptions(workloads.command('put').argument('<file>', 'YAML, JSON or CSV, or - for stdin'))
+    .description('tell the inventory about VMs and bare metal: the hosts of a file, or a request')
+    .option('--source <name>', 'system that speaks, such as cmdb; it ends only what it put itself')
+    .option('--replace', 'these are all: whatever else the source put before has ended')
+    .option('--ttl <duration>', 'they end unless they are put again within 30m, 24h, 7d')
+    .addOption(new Option('--token <token>', 'a token of query.writeTokens').env('EASTWEST_TOKEN'))
+    // `workloads` has options of the same names, and takes them wherever they stand.
+    .action(async (file: string, _own: PutOptions, command: Command) =>
+      (await import('./put.ts')).put(file, command.optsWithGlobals<PutOptions>()),
+    );
   addWorkloadOptions(program.command('who').argument('<ip>', 'address or CIDR'))
     .description('who has an address, or who had it at a time and how sure that is')
     .action(async (ip: string, options: WorkloadOptions) =>
