@@ -58,6 +58,7 @@ function expand(
 const log = pino({ level: 'silent' });
 const endS = Math.floor(Date.now() / 1000);
 const range = { fromS: endS - 6 * 3600, toS: endS, intervalS: 300 };
+const flows = makeFlows(endS, 5, 600);
 let clickhouse: TestClickHouse;
 let store: Store;
 let reader: Store;
@@ -68,7 +69,7 @@ before(async () => {
   reader = openReaderStore(clickhouse.config(), { log });
   await migrate(store, { log });
   await writeInventory(store, (endS - 8 * 3600) * 1000);
-  await writeFlows(store, makeFlows(endS, 5, 600));
+  await writeFlows(store, flows);
   await store.insertRows(
     'batches',
     [1, 2, 4].map((sequence) => ({
@@ -88,6 +89,13 @@ before(async () => {
       cause: 'none',
     })),
   );
+  await store.insertRows('inventory_sources', [
+    {
+      source: 'hosts:dc',
+      complete_to: clickhouseTime((endS - 61) * 1000),
+      updated_at: clickhouseTime((endS - 60) * 1000),
+    },
+  ]);
   await store.command('SYSTEM RELOAD DICTIONARIES');
 });
 after(async () => {
@@ -166,4 +174,22 @@ test('missing batches are those of the gap', async () => {
     expand(panel?.targets?.[0]?.rawSql ?? '', range, 'all'),
   );
   assert.equal(Number(rows[0]?.missing), 1);
+});
+
+test('what was repaired is counted once, under its last name', async () => {
+  const panels = dashboards.flatMap((dashboard) => dashboard.panels);
+  const ask = async (title: string): Promise<Record<string, string>[]> => {
+    const panel = panels.find((each) => each.title === title);
+    return reader.query(expand(panel?.targets?.[0]?.rawSql ?? '', range, 'all'));
+  };
+  const named = (await ask('How sure the names of flows are')).reduce(
+    (sum, row) => sum + Number(row.flows),
+    0,
+  );
+  assert.equal(named, flows.length);
+  const sources = (await ask('How ends were named')).filter((row) => row.end === 'source');
+  const unnamed = sources
+    .filter((row) => row.provenance === 'none')
+    .reduce((sum, row) => sum + Number(row.flows), 0);
+  assert.equal(unnamed, flows.filter(({ from }) => from === 'nobody').length);
 });
