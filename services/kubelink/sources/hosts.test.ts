@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { findRange, makeRangeMap } from '../../../lib/inventory/ranges.ts';
 import { parseAddress } from '../../../lib/net/address.ts';
-import { readHosts } from './hosts.ts';
+import { readHosts, readHostsFile } from './hosts.ts';
 
 test('hosts and ranges of a file are workloads and ranges', () => {
   const { entities, malformed } = readHosts(`
@@ -199,12 +199,21 @@ test('a file of another kind is one problem that says what was expected', () => 
   assert.match(malformed[0]?.message ?? '', /a hosts file has hosts, ranges, names, network/);
 });
 
-test('the hosts file of docs/inventory.md is read without a complaint', () => {
+test('the hosts files of docs/inventory.md are read without a complaint, and say the same of the same host', () => {
   const page = readFileSync(new URL('../../../docs/inventory.md', import.meta.url), 'utf8');
-  const example = [...page.matchAll(/```yaml\n([\s\S]*?)```/g)]
-    .map(([, yaml = '']) => yaml)
-    .find((yaml) => yaml.includes('hosts:\n'));
-  const { entities, malformed } = readHosts(example ?? '');
-  assert.deepEqual(malformed, []);
-  assert.equal(entities.size, 2);
+  const blocks = [...page.matchAll(/```(yaml|csv)\n([\s\S]*?)```/g)];
+  const example = (kind: string, sign: string): string =>
+    blocks.find(([, its, text = '']) => its === kind && text.includes(sign))?.[2] ?? '';
+  const yaml = readHostsFile(example('yaml', 'hosts:\n'), 'hosts.yaml');
+  const csv = readHostsFile(example('csv', 'name,'), 'hosts.csv');
+  assert.deepEqual([...yaml.malformed, ...csv.malformed], []);
+  assert.deepEqual(
+    [...yaml.entities.keys()],
+    ['hosts/vm-4711', 'ranges/partner-acme', 'names/payment-provider'],
+  );
+  const addressesOf = ({ entities }: typeof yaml): unknown => {
+    const event = entities.get('hosts/vm-4711')?.event;
+    return event?.type === 'workload' ? event.addresses : null;
+  };
+  assert.deepEqual(addressesOf(csv), addressesOf(yaml));
 });

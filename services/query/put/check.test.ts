@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { ProblemError } from '../problem.ts';
 import { checkPut } from './check.ts';
@@ -16,6 +17,13 @@ function refusal(body: unknown): ProblemError {
   }
   assert.fail(`taken: ${JSON.stringify(body)}`);
 }
+
+test('the request of docs/inventory.md is taken', () => {
+  const page = readFileSync(new URL('../../../docs/inventory.md', import.meta.url), 'utf8');
+  const json = /```json\n([\s\S]*?)```/.exec(page)?.[1] ?? '';
+  const { putCount, removedCount } = check(JSON.parse(json));
+  assert.deepEqual([putCount, removedCount], [1, 1]);
+});
 
 test('a request becomes a message for each entry, with all that was left out filled in', () => {
   const { messages, ...rest } = check({
