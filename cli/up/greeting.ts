@@ -18,7 +18,10 @@ export function greeting(config: AllConfig, options: { demo: boolean; logsDir: s
     ['logs', options.logsDir],
   ];
   const tries = [
-    [`npx eastwest unknown --since 5m${where}`, 'connections that no rule explains'],
+    [
+      `npx eastwest unknown --since 5m${where}`,
+      'connections that no rule explains, and how each end is known',
+    ],
     [
       `npx eastwest sql 'SELECT src_app, dst_app, count() FROM flows_labeled GROUP BY ALL ORDER BY 3 DESC LIMIT 10'${where}`,
       'ask in SQL',
