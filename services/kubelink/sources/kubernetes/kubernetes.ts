@@ -268,8 +268,11 @@ export class KubernetesSource implements Source {
   /** Proves again and again that everything was heard, and notes up to when. */
   async #prove(connection: Connection, signal: AbortSignal): Promise<never> {
     const { probeIntervalMs, statusLagMs } = this.#options.source;
+    let beganAt = performance.now();
     for (;;) {
-      await Promise.race([sleep(probeIntervalMs, undefined, { signal }), connection.ended]);
+      const restMs = Math.max(0, beganAt + probeIntervalMs - performance.now());
+      await Promise.race([sleep(restMs, undefined, { signal }), connection.ended]);
+      beganAt = performance.now();
       try {
         const heardToMs = await proveComplete(connection, this.#reflectors, this.#settleMs, signal);
         if (heardToMs !== null) this.#vouchedMs = Math.max(this.#vouchedMs, heardToMs - statusLagMs);
