@@ -178,6 +178,7 @@ class Certainties {
   readonly #counts = new Map<string, Map<Certainty, number>>();
   total = 0;
   uncertain = 0;
+  late = 0;
 
   note(kind: string, { certainty }: StoredRow['src']): void {
     if (kind === 'unknown') return;
@@ -188,6 +189,7 @@ class Certainties {
     if (kind === 'range') return;
     this.total++;
     if (certainty !== 'exact') this.uncertain++;
+    if (certainty === 'late') this.late++;
   }
 
   report(context: TestContext): void {
@@ -253,6 +255,7 @@ test('what is called exact is right in every case, at any time, and nearly every
     });
     certainties.report(context);
     assert.deepEqual(problems.slice(0, 3), [], `${problems.length} problems among ${truths.length} flows`);
+    assert.equal(certainties.late, 0, 'the inventory has caught up, so nothing is late any more');
     assert.ok(certainties.uncertain < certainties.total * uncertainShareLimit);
 
     await assertRollupsEqualRows(store);
