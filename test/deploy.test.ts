@@ -173,7 +173,10 @@ describe('docker-compose.yml', () => {
     const mount = compose.services.kubelink?.volumes?.[0]?.split(':') ?? [];
     assert.deepEqual(
       sources.map((one) => [one.kind, 'path' in one && one.path]),
-      [['hosts', mount[1]]],
+      [
+        ['hosts', mount[1]],
+        ['api', false],
+      ],
     );
     const folder = at(mount[0] ?? '');
     for (const file of readdirSync(folder)) {

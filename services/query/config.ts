@@ -141,7 +141,7 @@ export const QueryConfig = Type.Object(
       default: [],
       description: 'Origins whose pages may read the API, such as https://ops.example.com; none by default.',
     }),
-    writeTokens: Type.Array(Type.String({ pattern: '^\\S{16,}$' }), {
+    writeTokens: Type.Array(Type.String({ pattern: '^\\S{16,}$', secret: true }), {
       default: [],
       maxItems: 1000,
       secret: true,

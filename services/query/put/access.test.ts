@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { ConfigError, loadConfig } from '../../../lib/runtime/config.ts';
+import { QueryConfig } from '../config.ts';
 import { ProblemError } from '../problem.ts';
 import { makeWriteAccess, type WriteRequest } from './access.ts';
 
@@ -52,4 +54,15 @@ test('with tokens a known one is needed and enough, wherever it comes from', () 
   assert.equal(status(config, from('Basic a-token-of-16-chars')), 401);
   assert.equal(status(config, from()), 401);
   assert.equal(status(config, here), 401);
+});
+
+test('a token that is too short is refused without being shown', () => {
+  const environment = { EASTWEST_QUERY_WRITE_TOKENS: '["too-short"]' };
+  assert.throws(
+    () => loadConfig({ query: QueryConfig }, { cwd: '/', environment, flags: [] }),
+    (error) =>
+      error instanceof ConfigError &&
+      /query\.writeTokens/.test(error.message) &&
+      !/too-short/.test(error.message),
+  );
 });
