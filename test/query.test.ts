@@ -1,23 +1,14 @@
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
 import { readdir } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { Ajv } from 'ajv';
 import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
-import { Registry } from 'prom-client';
-import { Default, Parse } from 'typebox/value';
-import { migrate } from '../lib/store/migrate.ts';
 import { openStore } from '../lib/store/open.ts';
 import type { Store } from '../lib/store/store.ts';
-import { buildQueryApp } from '../services/query/app.ts';
-import { QueryConfig } from '../services/query/config.ts';
 import type { SqlServer } from '../services/query/people/sql.ts';
 import { isoSeconds } from '../services/query/time.ts';
-import { startClickHouse, type TestClickHouse } from './support/clickhouse.ts';
 import {
-  arrivalOf,
   clickhouseTime,
   edgeKey,
   type FlowRow,
@@ -26,64 +17,29 @@ import {
   recount,
   type Sums,
   workloadOf,
-  writeFlows,
-  writeInventory,
 } from './support/query-rows.ts';
+import {
+  buildScene,
+  type CommandResult,
+  type EdgeAnswer,
+  type EndAnswer,
+  type ListAnswer,
+  openQueryScene,
+  pastMinute,
+  type QueryScene,
+  runCommand,
+} from './support/query-scene.ts';
 
 const log = pino({ level: 'silent' });
 const hour = 3600;
-/** The end of all rows: a whole minute in the past, never a whole hour. */
-const endS = (() => {
-  const minute = Math.floor(Date.now() / 60_000) * 60 - 120;
-  return minute % hour === 0 ? minute - 60 : minute;
-})();
+/** The end of all rows. */
+const endS = pastMinute();
 const rows = makeFlows(endS, 7, 1500);
 
-let clickhouse: TestClickHouse;
+let scene: QueryScene;
 let store: Store;
 let app: FastifyInstance;
 let sqlServer: SqlServer;
-
-interface EndAnswer {
-  identity: string;
-  name: string;
-  workload: string | null;
-  address: string | null;
-  labels: Record<string, string>;
-  cluster: string;
-  provenance: string | null;
-  certainty: string | null;
-}
-interface EdgeAnswer {
-  source: EndAnswer;
-  destination: EndAnswer;
-  port: number;
-  verdict: string;
-  reason: string;
-  rule: { name: string } | null;
-  direction: string;
-  severity: string;
-  flows: number;
-  connections: number;
-  bytesForward: number;
-  bytesReverse: number;
-  sides: string[];
-  firstSeen: string;
-  lastSeen: string;
-  dns: string | null;
-  process: string | null;
-  pending: number;
-  ambiguous: number;
-  late: number;
-  unnamed: number;
-}
-interface ListAnswer {
-  items: EdgeAnswer[];
-  total: number;
-  next: string | null;
-  table: string;
-  completeness: Record<string, number | string | null>;
-}
 
 async function ask<T>(url: string): Promise<T> {
   const answer = await app.inject(url);
@@ -101,14 +57,7 @@ function build(
   server: SqlServer = sqlServer,
   from: Store = store,
 ): Promise<FastifyInstance> {
-  return buildQueryApp({
-    config: Parse(QueryConfig, Default(QueryConfig, config)),
-    store: from,
-    sqlServer: server,
-    minuteDays: 30,
-    registry: new Registry(),
-    log,
-  });
+  return buildScene(config, server, from);
 }
 
 /** The answer's edges by the key of the recount, with the fields that both have. */
@@ -155,22 +104,10 @@ function between(fromS: number, toS: number): FlowRow[] {
 }
 
 before(async () => {
-  clickhouse = await startClickHouse();
-  const config = clickhouse.config();
-  store = openStore(config, { log });
-  await migrate(store, { log });
-  sqlServer = { url: clickhouse.url, database: config.database, ...config.reader };
-  await writeInventory(store, (endS - 8 * hour) * 1000);
-  // Two inserts: what was not merged yet must add up all the same.
-  await writeFlows(store, rows.slice(0, 700));
-  await writeFlows(store, rows.slice(700));
-  app = await build({});
+  scene = await openQueryScene(rows, (endS - 8 * hour) * 1000);
+  ({ store, app, sqlServer } = scene);
 });
-after(async () => {
-  await app?.close();
-  await store?.close();
-  await clickhouse?.stop();
-});
+after(() => scene?.close());
 
 describe('edges', () => {
   const windows = [
@@ -340,59 +277,6 @@ describe('connections', () => {
     const answer = await ask<ListAnswer>('/api/v1/connections?limit=1000&src_ip=10.244.0.11&src=cluster=c2');
     assert.ok(answer.items.length > 0);
     assert.deepEqual([...new Set(answer.items.map((item) => item.source.workload))], ['analytics-worker-1']);
-  });
-});
-
-describe('how ends were named', () => {
-  const since = isoSeconds(endS - 7 * hour);
-  const arrived = (keyOf: (row: FlowRow) => string): Map<string, number> => {
-    const counts = new Map<string, number>();
-    rows.forEach((row) => {
-      if (arrivalOf(row) === 'pending') counts.set(keyOf(row), (counts.get(keyOf(row)) ?? 0) + 1);
-    });
-    return counts;
-  };
-  const pendingOf = (row: FlowRow): string =>
-    `${row.src_identity} ${row.dst_identity} ${row.dst_port} ${row.verdict}`;
-
-  for (const path of ['edges', 'connections', 'unknown']) {
-    test(`/${path} says how many reports are not settled, and by what and how surely each end was named`, async () => {
-      const { items } = await ask<ListAnswer>(`/api/v1/${path}?limit=1000&since=${since}`);
-      const expected = arrived(pendingOf);
-      const found = new Map<string, number>();
-      for (const { source, destination, port, verdict, pending } of items) {
-        const key = `${source.identity} ${destination.identity} ${port} ${verdict}`;
-        if (pending > 0) found.set(key, (found.get(key) ?? 0) + pending);
-      }
-      const asked =
-        path === 'unknown' ? [...expected].filter(([key]) => key.endsWith('unexplained')) : [...expected];
-      assert.ok(asked.length > 0);
-      assert.deepEqual([...found].sort(), asked.sort());
-      for (const { source, destination } of items) {
-        assert.equal(source.provenance, source.identity === identityOf('nobody') ? 'none' : 'pod');
-        assert.equal(source.certainty, source.identity === identityOf('nobody') ? 'none' : 'exact');
-        assert.ok(['range', 'host', 'pod'].includes(destination.provenance ?? ''));
-      }
-      const toPartner = items.filter(({ destination }) => destination.identity === identityOf('partner'));
-      assert.ok(toPartner.length > 0);
-      for (const item of toPartner) assert.equal(item.dns, 'api.acme.example');
-    });
-  }
-
-  test('/connections says the least sure of all reports, and counts what stays unsure', async () => {
-    const { items } = await ask<ListAnswer>(`/api/v1/connections?limit=1000&since=${since}`);
-    for (const { pending, destination, source, flows, unnamed, late, ambiguous } of items) {
-      assert.equal(destination.certainty, pending > 0 ? 'late' : 'exact');
-      assert.equal(unnamed, source.identity === identityOf('nobody') ? flows - pending : 0);
-      assert.deepEqual([late, ambiguous], [0, 0]);
-    }
-    assert.ok(items.some(({ pending }) => pending > 0));
-  });
-
-  test('coverage shows its unexplained edges in the same way', async () => {
-    const { uncovered } = await ask<{ uncovered: EdgeAnswer[] }>(`/api/v1/coverage?since=${since}`);
-    assert.ok(uncovered.length > 0);
-    for (const { source } of uncovered) assert.notEqual(source.provenance, null);
   });
 });
 
@@ -682,183 +566,6 @@ describe('workloads', () => {
     assert.deepEqual(await names('label=env=prod,team=red'), ['payments-api-1', 'payments-api-2']);
     assert.deepEqual(await names('cluster=c2'), ['analytics-worker-1']);
   });
-
-  describe('at a moment', () => {
-    interface WhoAnswer {
-      items: { name: string }[];
-      who: {
-        at: string;
-        settled: boolean | null;
-        networks: {
-          network: string;
-          certainty: string;
-          owners: { name: string; kind: string; labels: Record<string, string> }[];
-          candidates: { name: string }[];
-          before: { name: string } | null;
-          after: { name: string } | null;
-        }[];
-        ranges: { network: string; name: string; cidr: string; zone: string }[];
-      } | null;
-    }
-    const t = endS - 3 * hour;
-    const forever = '2200-01-01 00:00:00.000';
-    const row = (
-      name: string,
-      ip: string,
-      fromMs: number,
-      toMs: number | null,
-      more: Record<string, unknown> = {},
-    ) => ({
-      id: workloadOf('payments', name),
-      kind: 'pod',
-      cluster: 'c1',
-      namespace: 'payments-prod',
-      name,
-      node: 'node-9',
-      uid: name,
-      identity: identityOf('payments'),
-      network: 'c1',
-      ip: `::ffff:${ip}`,
-      valid_from: clickhouseTime(fromMs),
-      valid_to: toMs === null ? forever : clickhouseTime(toMs),
-      ...more,
-    });
-    const who = async (ip: string, ms: number, more = ''): Promise<NonNullable<WhoAnswer['who']>> => {
-      const answer = await ask<WhoAnswer>(
-        `/api/v1/workloads?ip=${ip}&at=${new Date(ms).toISOString()}${more}`,
-      );
-      assert.ok(answer.who !== null);
-      return answer.who;
-    };
-    const brief = async (ip: string, ms: number): Promise<unknown> =>
-      (await who(ip, ms)).networks.map(({ certainty, owners }) => [
-        certainty,
-        ...owners.map(({ name }) => name),
-      ]);
-
-    before(async () => {
-      const ms = t * 1000;
-      await store.insertRows('workloads', [
-        // Handed over at t, 400 ms apart.
-        row('first', '10.244.7.1', ms - 60_000, ms),
-        row('second', '10.244.7.1', ms + 400, ms + 60_000),
-        // Relabelled at t.
-        row('moved', '10.244.7.2', ms - 60_000, ms),
-        row('moved', '10.244.7.2', ms, null, { identity: identityOf('ledger') }),
-        // The same address in two networks.
-        row('here', '10.244.7.3', ms - 60_000, null),
-        row('there', '10.244.7.3', ms - 60_000, null, { cluster: 'c2', network: 'c2' }),
-        // A service, and a node with what shares its address: one pod never had one of its own, the other has by now.
-        row('checkout', '10.96.0.10', ms - 60_000, null, { kind: 'service', node: '' }),
-        row('node-9', '10.0.9.9', ms - 60_000, null, { kind: 'node', network: 'default', node: '' }),
-        row('proxy', '0.0.0.0', ms - 60_000, null, { ip: '::', network: '' }),
-        row('started', '0.0.0.0', ms - 60_000, null, { ip: '::', network: '' }),
-        row('started', '10.244.7.9', ms - 50_000, null),
-        row('elsewhere', '0.0.0.0', ms - 60_000, null, { ip: '::', network: '', node: 'node-8' }),
-        row('over', '0.0.0.0', ms - 60_000, ms - 30_000, { ip: '::', network: '' }),
-      ]);
-      const range = (
-        name: string,
-        first: string,
-        last: string,
-        prefix: number,
-        more: Record<string, unknown> = {},
-      ) => ({
-        network: 'default',
-        name,
-        zone: 'inside',
-        identity: identityOf('partner'),
-        first: `::ffff:${first}`,
-        last: `::ffff:${last}`,
-        prefix: 96 + prefix,
-        ...more,
-      });
-      await store.insertRows('ranges', [
-        range('data-centre', '10.0.0.0', '10.255.255.255', 8),
-        range('rack-7', '10.55.7.0', '10.55.7.255', 24),
-        range('gone', '10.55.7.0', '10.55.7.127', 25, { removed: 1 }),
-      ]);
-    });
-
-    test('one owner, and nobody else within the tolerance, is exact', async () => {
-      assert.deepEqual(await brief('10.244.7.1', t * 1000 - 5_000), [['exact', 'first']]);
-      assert.deepEqual(await brief('10.96.0.10', t * 1000), [['exact', 'checkout']]);
-    });
-
-    test('close to a change of hands all claimants are named, the likeliest first', async () => {
-      assert.deepEqual(await brief('10.244.7.1', t * 1000 - 100), [['ambiguous', 'first', 'second']]);
-      assert.deepEqual(await brief('10.244.7.1', t * 1000 + 100), [['ambiguous', 'first', 'second']]);
-      assert.deepEqual(await brief('10.244.7.1', t * 1000 + 300), [['ambiguous', 'second', 'first']]);
-      assert.deepEqual(await brief('10.244.7.1', t * 1000 + 500), [['ambiguous', 'second', 'first']]);
-    });
-
-    test('one owner who had it only within the tolerance is grace', async () => {
-      assert.deepEqual(await brief('10.244.7.1', (t + 60) * 1000 + 900), [['grace', 'second']]);
-    });
-
-    test('nobody is an answer, with the last before and the next after', async () => {
-      const [before] = (await who('10.244.7.1', (t - 3600) * 1000)).networks;
-      assert.deepEqual([before?.certainty, before?.before, before?.after?.name], ['none', null, 'first']);
-      const [after] = (await who('10.244.7.1', (t + 3600) * 1000)).networks;
-      assert.deepEqual([after?.certainty, after?.before?.name, after?.after], ['none', 'second', null]);
-    });
-
-    test('labels are those of the moment', async () => {
-      const labelsAt = async (ms: number): Promise<string | undefined> =>
-        (await who('10.244.7.2', ms)).networks[0]?.owners[0]?.labels.app;
-      assert.equal(await labelsAt(t * 1000 - 1), 'payments');
-      assert.equal(await labelsAt(t * 1000), 'ledger');
-      assert.deepEqual(await brief('10.244.7.2', t * 1000), [['exact', 'moved']]);
-    });
-
-    test('an address of two networks has an owner in each, or in the one that is named', async () => {
-      const names = async (more: string): Promise<unknown> =>
-        (await who('10.244.7.3', t * 1000, more)).networks.map(({ network, owners }) => [
-          network,
-          owners[0]?.name,
-        ]);
-      assert.deepEqual(await names(''), [
-        ['c1', 'here'],
-        ['c2', 'there'],
-      ]);
-      assert.deepEqual(await names('&network=c2'), [['c2', 'there']]);
-    });
-
-    test('behind the address of a node may be the pods that share its network', async () => {
-      const [network] = (await who('10.0.9.9', t * 1000)).networks;
-      assert.equal(network?.owners[0]?.kind, 'node');
-      assert.deepEqual(
-        network?.candidates.map(({ name }) => name),
-        ['proxy'],
-      );
-    });
-
-    test('an address of nobody lies in the narrowest range', async () => {
-      const answer = await who('10.55.7.8', t * 1000);
-      assert.deepEqual(answer.networks, []);
-      assert.deepEqual(
-        answer.ranges.map(({ name, cidr }) => [name, cidr]),
-        [['rack-7', '10.55.7.0/24']],
-      );
-    });
-
-    test('says whether the sources of inventory vouch for that moment', async () => {
-      assert.equal((await who('10.244.7.1', t * 1000)).settled, null);
-      const source = (name: string, completeMs: number) => ({
-        source: name,
-        complete_to: clickhouseTime(completeMs),
-      });
-      const nowMs = Date.now();
-      await store.insertRows('inventory_sources', [source('c1', nowMs), source('away', nowMs - 3_600_000)]);
-      assert.equal((await who('10.244.7.1', nowMs - 2_000)).settled, true);
-      assert.equal((await who('10.244.7.1', nowMs + 5_000)).settled, false);
-    });
-
-    test('is asked of one address at one time alone', async () => {
-      for (const query of ['ip=10.244.7.1', 'ip=10.244.7.0/24&at=now', 'at=now&limit=1'])
-        assert.equal((await ask<WhoAnswer>(`/api/v1/workloads?${query}`)).who, null, query);
-    });
-  });
 });
 
 describe('the ledger', () => {
@@ -920,61 +627,6 @@ describe('the ledger', () => {
       }),
     ]);
     answer = await ask<LedgerAnswer>(`/api/v1/ledger?since=${isoSeconds(nowS - 1800)}`);
-  });
-
-  test('says how flows were named: what is pending, what was repaired, and what stays unresolved', async () => {
-    interface NamingAnswer {
-      naming: Record<string, number | string | null>;
-    }
-    const of = (arrival: string): FlowRow[] => rows.filter((row) => arrivalOf(row) === arrival);
-    const { naming } = await ask<NamingAnswer>(`/api/v1/ledger?since=${isoSeconds(endS - 8 * hour)}`);
-    const settled = rows.length - of('pending').length;
-    const unnamed = rows.filter((row) => row.from === 'nobody' && arrivalOf(row) !== 'pending').length;
-    const oldest = Math.min(...of('pending').map(({ time }) => time));
-    assert.deepEqual(naming, {
-      flows: rows.length,
-      pending: of('pending').length,
-      oldestPending: isoSeconds(oldest - (oldest % 60)),
-      repaired: of('repaired').length,
-      ambiguous: 0,
-      late: 0,
-      unnamed,
-      unresolved: unnamed,
-      unresolvedShare: unnamed / settled,
-    });
-    const none = await ask<NamingAnswer>('/api/v1/ledger?since=2001-01-01&until=2001-01-02');
-    assert.deepEqual(
-      [none.naming.flows, none.naming.repaired, none.naming.oldestPending, none.naming.unresolvedShare],
-      [0, 0, null, null],
-    );
-  });
-
-  test('says how far each source of inventory vouches, and every answer how many are silent', async () => {
-    const nowMs = Date.now();
-    const source = (name: string, completeMs: number) => ({
-      source: name,
-      complete_to: clickhouseTime(completeMs),
-    });
-    await store.insertRows('inventory_sources', [
-      source('kubernetes:c1', nowMs),
-      source('hosts:dc', nowMs - 600_000),
-    ]);
-    interface SourcesAnswer {
-      sources: { source: string; completeTo: string; behindMs: number; silent: boolean }[];
-      completeness: Record<string, number | string | null>;
-    }
-    const now = await ask<SourcesAnswer>('/api/v1/ledger?since=1h');
-    const found = new Map(now.sources.map((one) => [one.source, one]));
-    assert.equal(found.get('hosts:dc')?.silent, true);
-    assert.equal(found.get('hosts:dc')?.completeTo, new Date(nowMs - 600_000).toISOString());
-    assert.ok((found.get('hosts:dc')?.behindMs ?? 0) >= 600_000);
-    assert.equal(found.get('kubernetes:c1')?.silent, false);
-    assert.equal(now.completeness.sourcesSilent, now.sources.filter(({ silent }) => silent).length);
-    // For a window that ended before, the one that is behind now had vouched.
-    const then = await ask<SourcesAnswer>(
-      `/api/v1/ledger?since=1h&until=${isoSeconds(Math.floor(nowMs / 1000) - 700)}`,
-    );
-    assert.equal(then.sources.find((one) => one.source === 'hosts:dc')?.silent, false);
   });
 
   test('says exactly which sequences are missing', () => {
@@ -1342,7 +994,7 @@ describe('ready', () => {
   });
 
   test('not before the tables are there, and it says what to do', async () => {
-    const empty = openStore(clickhouse.config('elsewhere'), { log });
+    const empty = openStore(scene.clickhouse.config('elsewhere'), { log });
     await store.command('CREATE DATABASE IF NOT EXISTS elsewhere');
     const other = await build({}, sqlServer, empty);
     try {
@@ -1358,7 +1010,7 @@ describe('ready', () => {
   });
 
   test('not while ClickHouse is away, and questions get 503 with Retry-After', async () => {
-    const away = openStore({ ...clickhouse.config(), url: 'http://127.0.0.1:1' }, { log });
+    const away = openStore({ ...scene.clickhouse.config(), url: 'http://127.0.0.1:1' }, { log });
     const other = await build({}, { ...sqlServer, url: 'http://127.0.0.1:1' }, away);
     try {
       assert.equal((await other.inject('/readyz')).statusCode, 503);
@@ -1409,7 +1061,6 @@ function closed(schema: unknown): object {
 }
 
 describe('the commands that ask', () => {
-  const program = fileURLToPath(new URL('../cli/eastwest.mjs', import.meta.url));
   let url: string;
 
   before(async () => {
@@ -1417,14 +1068,8 @@ describe('the commands that ask', () => {
     url = app.listeningOrigin;
   });
 
-  function run(args: readonly string[], environment: Record<string, string> = {}) {
-    const { promise, resolve } = Promise.withResolvers<{ code: number; stdout: string; stderr: string }>();
-    const env = { ...process.env, EASTWEST_URL: url, ...environment };
-    execFile(process.execPath, [program, ...args], { env }, (error, stdout, stderr) => {
-      resolve({ code: typeof error?.code === 'number' ? error.code : 0, stdout, stderr });
-    });
-    return promise;
-  }
+  const run = (args: readonly string[], environment: Record<string, string> = {}): Promise<CommandResult> =>
+    runCommand(args, { EASTWEST_URL: url, ...environment });
 
   test('say the same as the API, and fail a pipeline when asked to', async () => {
     const json = await run(['unknown', '--json', '--limit', '1000', '--fail-on-findings']);
@@ -1466,22 +1111,6 @@ describe('the commands that ask', () => {
       assert.equal(code, 0, `${args.join(' ')}: ${stderr}`);
       assert.ok(stdout.split('\n').length >= 2, args.join(' '));
     }
-  });
-
-  test('show as what each end was named, what may still change, and how sure an owner is', async () => {
-    const unknown = await run(['unknown', '--limit', '1000']);
-    assert.match(unknown.stdout, /SOURCE +KIND .*DESTINATION +KIND/);
-    assert.match(unknown.stdout, / vm/);
-    assert.match(unknown.stdout, / range/);
-    const edges = await run(['connections', '--limit', '1000']);
-    assert.match(edges.stdout, / pod… /);
-    assert.match(edges.stderr, /… the inventory is not complete yet/);
-    const who = await run(['who', '10.20.0.7', '--at', 'now']);
-    assert.match(who.stdout, /^default +exact +vm +ora-7/m);
-    const ledger = await run(['ledger']);
-    assert.match(ledger.stdout, /repaired when the inventory came +\d/);
-    assert.match(ledger.stdout, /hosts:dc +silent/);
-    assert.match(ledger.stderr, /of inventory silent/);
   });
 
   test('say how to start what does not answer, and what was wrong with a question', async () => {
