@@ -220,12 +220,13 @@ describe('workloads that are put over HTTP', () => {
     const first = await startKubelink([{ kind: 'api' }]);
     const query = await startQuery();
     await accepted(query, { ttl: 1, workloads: [{ id: 'short', addresses: ['10.0.0.1'] }] });
+    await accepted(query, { ttl: '1h', workloads: [{ id: 'kept', addresses: ['10.0.0.3'] }] });
+    await until('the short one has ended', () => topic.text() === '-short kept');
     const { until: plannedEnd } = await accepted(query, {
-      ttl: '3s',
+      ttl: '5s',
       workloads: [{ id: 'later', addresses: ['10.0.0.2'] }],
     });
-    await accepted(query, { ttl: '1h', workloads: [{ id: 'kept', addresses: ['10.0.0.3'] }] });
-    await until('the short one has ended', () => topic.text() === '-short kept later');
+    await until('the second is there', () => topic.text() === '-short kept later');
     await first.kill();
     await accepted(query, { ttl: '2h', workloads: [{ id: 'kept', addresses: ['10.0.0.3'] }] });
     const endMs = Date.parse(String(plannedEnd));
