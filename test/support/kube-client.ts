@@ -102,6 +102,7 @@ export class KubeClient {
       stream.once('close', () => reject(new Error(`${method} ${path}: the connection broke`)));
     });
     const text = Buffer.concat(chunks).toString('utf8');
+    if (status === 0) throw new Error(`${method} ${path}: the connection broke`);
     if (status < 200 || status > 299) throw new KubeError(status, `${method} ${path}: ${status} ${text}`);
     return text.startsWith('{') ? JSON.parse(text) : text;
   }

@@ -12,6 +12,8 @@ const streamWindowBytes = 1024 * 1024;
 const connectionWindowBytes = 16 * 1024 * 1024;
 /** What the connection may hold of sessions' state and unread data, MB. */
 const maxSessionMemory = 64;
+/** How long answers that are under way are waited for when the server asks for another connection, ms. */
+const drainMs = 200;
 /** Largest answer that is taken whole, bytes. */
 const maxBodyBytes = 256 * 1024 * 1024;
 /** Largest line of a stream, bytes; etcd takes objects of 1.5 MB. */
@@ -39,6 +41,7 @@ export class Connection {
   readonly #options: ConnectionOptions;
   readonly #ended = Promise.withResolvers<never>();
   #reason: ConnectionError | null = null;
+  #drained: NodeJS.Timeout | null = null;
   #pingTimer: NodeJS.Timeout | null = null;
   #pingDeadline: NodeJS.Timeout | null = null;
 
@@ -68,10 +71,7 @@ export class Connection {
     });
     session.on('error', (error) => connection.fail(`${access.origin}: ${error.message || String(error)}`));
     session.on('close', () => connection.fail(`${access.origin} closed the connection`));
-    session.on('goaway', (code) => {
-      const isOrderly = code === constants.NGHTTP2_NO_ERROR;
-      connection.#end(new ConnectionError(`${access.origin} asked for another connection`, isOrderly));
-    });
+    session.on('goaway', (code) => connection.#drain(code === constants.NGHTTP2_NO_ERROR));
     try {
       await Promise.race([opened.promise, connection.ended]);
     } finally {
@@ -98,10 +98,17 @@ export class Connection {
   #end(reason: ConnectionError): void {
     if (this.#reason !== null) return;
     this.#reason = reason;
+    if (this.#drained !== null) clearTimeout(this.#drained);
     if (this.#pingTimer !== null) clearInterval(this.#pingTimer);
     if (this.#pingDeadline !== null) clearTimeout(this.#pingDeadline);
     this.#session.destroy();
     this.#ended.reject(reason);
+  }
+
+  /** The server wants no more requests here. What it has answered already still counts: why it does so stands there (401). */
+  #drain(isOrderly: boolean): void {
+    const reason = new ConnectionError(`${this.#access.origin} asked for another connection`, isOrderly);
+    this.#drained ??= setTimeout(() => this.#end(reason), drainMs);
   }
 
   #watchLife(): void {
@@ -132,6 +139,7 @@ export class Connection {
   async #open({ method = 'GET', path, body }: Request): Promise<ClientHttp2Stream> {
     const headers = await this.#access.headers();
     if (this.#reason !== null) throw this.#reason;
+    if (this.#drained !== null || this.#session.closed) return this.ended;
     const stream = this.#session.request(
       {
         ...headers,

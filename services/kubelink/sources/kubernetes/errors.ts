@@ -36,10 +36,11 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 
 /** The error in the body of an answer, or in an `ERROR` event of a watch. `code` where the body has none. */
 export function statusError(body: unknown, code: number, request: string): StatusError {
+  const [what] = request.split('?');
   const status = isRecord(body) ? body : {};
   const said = typeof status.message === 'string' && status.message !== '' ? status.message : '';
   const details = isRecord(status.details) ? status.details : {};
   const seconds = typeof details.retryAfterSeconds === 'number' ? details.retryAfterSeconds : 0;
   const actual = typeof status.code === 'number' ? status.code : code;
-  return new StatusError(actual, `${request}: ${actual}${said === '' ? '' : ` ${said}`}`, seconds * 1000);
+  return new StatusError(actual, `${what}: ${actual}${said === '' ? '' : ` ${said}`}`, seconds * 1000);
 }

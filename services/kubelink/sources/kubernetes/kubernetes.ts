@@ -28,6 +28,8 @@ const initialRetryDelayMs = 200;
 /** Silence of a watch after which nothing more is expected of it, ms; doubled each time that was wrong, up to the largest. */
 const initialSettleMs = 200;
 const maxSettleMs = 3_200;
+/** Pause before the same reason of a failure is said again, ms. */
+const repeatedReasonMs = 30_000;
 /** How long giving the lease back may take at the end, ms. */
 const releaseTimeoutMs = 1_000;
 /** First minor version 1.x of which a first state as a stream is asked. */
@@ -94,6 +96,8 @@ export class KubernetesSource implements Source {
   #settleMs = initialSettleMs;
   #lateCount = 0;
   #toldProblems = 0;
+  /** Reasons of failure said lately, on the clock of `performance`. */
+  readonly #saidAt = new Map<string, number>();
 
   /** @throws {FieldError} where the configuration holds a range that does not parse. */
   constructor(options: KubernetesSourceOptions) {
@@ -118,7 +122,7 @@ export class KubernetesSource implements Source {
           convert: (object) => this.#convert(kind, object),
           replace: (objects, askedMs) => this.#replace(kind, objects, askedMs),
           apply: (object, isGone) => this.#apply(kind, object, isGone),
-          failing: (reason) => this.#sink?.failing(reason),
+          failing: (reason) => this.#fail(reason),
         },
       );
     });
@@ -157,7 +161,7 @@ export class KubernetesSource implements Source {
         if (performance.now() - openedAt > config.maxRetryDelayMs) failureCount = 0;
         failureCount++;
         const isOrderly = error instanceof ConnectionError && error.isOrderly;
-        if (!isOrderly) this.#sink?.failing(reasonOf(error));
+        if (!isOrderly) this.#fail(reasonOf(error));
         const limits = { initialMs: initialRetryDelayMs, maxMs: config.maxRetryDelayMs };
         await sleep(backoffMs(failureCount, limits), undefined, { signal }).catch(() => undefined);
       }
@@ -258,6 +262,15 @@ export class KubernetesSource implements Source {
     });
   }
 
+  /** Says what is wrong; the same again only after a while, as it is tried again and again. */
+  #fail(reason: string): void {
+    const now = performance.now();
+    if (now - (this.#saidAt.get(reason) ?? Number.NEGATIVE_INFINITY) < repeatedReasonMs) return;
+    for (const [said, at] of this.#saidAt) if (now - at >= repeatedReasonMs) this.#saidAt.delete(said);
+    this.#saidAt.set(reason, now);
+    this.#sink?.failing(reason);
+  }
+
   #tellProblems(): void {
     const { problemVersion } = this.#view;
     if (problemVersion === this.#toldProblems) return;
@@ -322,7 +335,7 @@ export class KubernetesSource implements Source {
         if (!connection.isOpen || (error instanceof StatusError && error.code === 401)) throw error;
         const isForbidden = error instanceof StatusError && error.code === 403;
         const help = isForbidden ? '; grant it (deploy/kubernetes/kubelink.yaml) or set lease: false' : '';
-        this.#sink?.failing(`no lease, so nothing is published: ${reasonOf(error)}${help}`);
+        this.#fail(`no lease, so nothing is published: ${reasonOf(error)}${help}`);
         const maxMs = Math.min(config.maxRetryDelayMs, source.leaseDurationMs / 5);
         const delayMs = backoffMs(failureCount, { initialMs: initialRetryDelayMs, maxMs });
         await Promise.race([sleep(delayMs, undefined, { signal }), connection.ended]);
@@ -343,7 +356,7 @@ export class KubernetesSource implements Source {
     if (term !== this.#term) return;
     const published = this.#restored?.clusterUid(source.cluster) ?? null;
     if (published !== null && published !== this.#uid && source.acceptUid !== this.#uid) {
-      this.#sink?.failing(otherCluster(source.cluster, this.#uid, published).message);
+      this.#fail(otherCluster(source.cluster, this.#uid, published).message);
       return;
     }
     this.#mayTell = true;
