@@ -9,6 +9,7 @@ export const libRelations: Readonly<Record<string, readonly string[]>> = {
   bus: [],
   store: [],
   policy: ['bus'],
+  relabel: ['bus', 'inventory', 'policy', 'store'],
 };
 export const libFoundations: readonly string[] = ['net', 'runtime'];
 

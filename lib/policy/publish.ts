@@ -39,11 +39,11 @@ export async function publishPolicy(
 ): Promise<PolicyDocument> {
   const before = await currentPolicy(bus);
   const document: PolicyDocument = {
+    ...content,
     v: 1,
     version: (before?.version ?? 0) + 1,
     author,
     appliedMs: Date.now(),
-    ...content,
   };
   await bus.append(topics.policy, [{ key: policyKey, value: Buffer.from(JSON.stringify(document)) }]);
   return document;
