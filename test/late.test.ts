@@ -188,8 +188,13 @@ describe('flows that came before their inventory', () => {
     for (const view of ['flows_labeled', 'edges_labeled', 'unknown_connections']) {
       assert.deepEqual(await count(view), [{ src_identity: '2', pending: 0 }], view);
     }
-    const [explained] = repairOf(row, { found: 1, judged: 'unexplained', sure: 'exact' });
-    assert.equal(explained?.sign, -1);
+    // Settled rows leave as well when history gets other labels: what is taken from a rollup is in no view.
+    await store.command(
+      `INSERT INTO edges_1m (time, src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, verdict, reason, rule, side, pending, flows)
+       SELECT time, src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, verdict, reason, rule, side, pending, toUInt64(-toInt64(sum(flows)))
+       FROM edges_1m GROUP BY ALL`,
+    );
+    assert.deepEqual(await count('edges_labeled'), []);
   });
 
   test('a marker is in no view and in no rollup', async () => {

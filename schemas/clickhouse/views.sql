@@ -152,8 +152,8 @@ SELECT
     raw.rule AS rule_id
 FROM flows_all AS raw;
 
--- Per minute and side: sum the counts of one side, or both ends of a connection count twice. What was pending and is
--- repaired is left out.
+-- Per minute and side: sum the counts of one side, or both ends of a connection count twice. What was taken back, by a
+-- repair or with other labels, is left out: FINAL adds up what was not merged yet.
 CREATE OR REPLACE VIEW edges_labeled AS
 SELECT
     raw.time AS time,
@@ -209,23 +209,8 @@ SELECT
     raw.src_identity AS src_identity,
     raw.dst_identity AS dst_identity,
     raw.rule AS rule_id
-FROM
-(
-    SELECT
-        time, src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, verdict, reason, rule, side, pending,
-        flows, connections, bytes_forward, bytes_reverse, packets_forward, packets_reverse
-    FROM edges_1m
-    WHERE pending = 0
-    UNION ALL
-    SELECT
-        time, src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, verdict, reason, rule, side, pending,
-        sum(late.flows) AS flows, sum(late.connections) AS connections, sum(late.bytes_forward) AS bytes_forward,
-        sum(late.bytes_reverse) AS bytes_reverse, sum(late.packets_forward) AS packets_forward, sum(late.packets_reverse) AS packets_reverse
-    FROM edges_1m AS late
-    WHERE late.pending = 1
-    GROUP BY time, src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, verdict, reason, rule, side, pending
-    HAVING sum(late.flows) != 0
-) AS raw;
+FROM edges_1m AS raw FINAL
+WHERE raw.flows != 0;
 
 CREATE OR REPLACE VIEW identities_current AS
 SELECT * FROM identities FINAL;
