@@ -14,6 +14,7 @@ import { BusConfig } from '../lib/bus/config.ts';
 import { openBus } from '../lib/bus/open.ts';
 import { topicSpecs } from '../lib/bus/topics.ts';
 import { type InventoryEvent, inventoryKey } from '../lib/inventory/events.ts';
+import { workloadId } from '../lib/inventory/ids.ts';
 import { publishPolicy } from '../lib/policy/publish.ts';
 import { migrate } from '../lib/store/migrate.ts';
 import { openStore } from '../lib/store/open.ts';
@@ -332,5 +333,62 @@ test('nothing is lost or doubled when it is killed, wherever, and the next run f
   assert.equal((await relabel(one, [])).code, 0);
   assert.equal((await count(one.store, `flows_all WHERE policy = ${version}`)) > 0, true);
   assert.deepEqual(await differences(one.store, fresh.store, rowColumns.replace('policy, ', '')), []);
+  await checkRollups(one.store);
+});
+
+/** Workloads whose labels never changed, neither their own nor those of their namespace. */
+function steadyWorkloads(): string[] {
+  const moved = new Set(
+    life.events.flatMap((event) =>
+      event.type === 'namespace' && event.former !== undefined ? [`${event.cluster}/${event.name}`] : [],
+    ),
+  );
+  return life.events.flatMap((event) =>
+    event.type === 'workload' &&
+    event.former === undefined &&
+    !moved.has(`${event.cluster}/${event.namespace}`)
+      ? [String(workloadId(event.cluster, event.kind, event.uid))]
+      : [],
+  );
+}
+
+test('flows that came before their inventory are relabelled where they are, those that wait for repair are not', async () => {
+  const [one] = pipelines;
+  assert.ok(one !== undefined, 'the pipeline of the first test is there');
+  const steady = steadyWorkloads().join(', ');
+  const columns = rowColumns.replace('agent', 'action_reason, process');
+  const copy = (block: number, pending: number) =>
+    one.store.command(
+      `INSERT INTO flows_late (${columns}, agent, start_ms, tolerance_ms, network, bus_partition, block, row, version, sign, pending)
+       SELECT ${columns}, 'late', toDateTime64(time, 3), 0, 'default', 7, ${block}, rowNumberInAllBlocks(), 1, 1, ${pending}
+       FROM (SELECT * FROM flows WHERE src_workload IN (${steady}) AND dst_workload IN (${steady})
+         AND time >= parseDateTimeBestEffort('${since}') ORDER BY ALL LIMIT 300)`,
+    );
+  await copy(1, 0);
+  await copy(2, 1);
+  const before = await count(one.store, 'flows_all');
+  const version = await apply(one, first);
+  const ended = await relabel(one, ['--json']);
+  assert.equal(ended.code, 0, ended.stderr);
+  const result = JSON.parse(ended.stdout);
+  assert.equal(result.late.flows, 300);
+  assert.ok(result.late.changed > 30, `${result.late.changed} late flows changed`);
+  assert.equal(await count(one.store, 'flows_all'), before);
+  const key = rowColumns.replace('policy, ', '').replace(', agent', '');
+  assert.deepEqual(
+    await one.store.query(
+      `SELECT ${key} FROM flows_late FINAL WHERE block = 1 AND (${key}) NOT IN (SELECT ${key} FROM flows) LIMIT 3`,
+    ),
+    [],
+    'a late row is called otherwise than its like in flows',
+  );
+  assert.equal(
+    await count(one.store, `flows_late FINAL WHERE block = 1 AND policy = ${version} AND version = 2`),
+    300,
+  );
+  assert.equal(
+    await count(one.store, 'flows_late FINAL WHERE block = 2 AND version = 1 AND pending = 1'),
+    300,
+  );
   await checkRollups(one.store);
 });

@@ -113,6 +113,15 @@ export class EndNamer {
     return { periods: ordered(periods), known: true };
   }
 
+  /** The end's name at a moment, ms since the epoch. */
+  at(end: StoredEnd, timeMs: number): NamedFrom {
+    const index = this.indexOf(end.identity);
+    const owners = this.#ownersOf(end, index) ?? [];
+    const owner = owners.findLast(({ sinceMs }) => sinceMs <= timeMs) ?? owners[0];
+    if (owner === undefined) return { sinceS: 0, index, id: end.identity };
+    return this.#named(this.#inventory.identityAt(owner.index, timeMs), 0);
+  }
+
   /** Who the end is, one after the other; empty where that is gone, null where profiles have no say. */
   #ownersOf(end: StoredEnd, index: number): readonly Owner[] | null {
     if (end.workload !== 0n) {

@@ -4,7 +4,7 @@
  */
 import { parseAddress } from '../net/address.ts';
 import type { Store } from '../store/store.ts';
-import type { EndNamer, NamedEnd } from './ends.ts';
+import type { EndNamer } from './ends.ts';
 import type { Mapping } from './mapping.ts';
 import type { Given } from './sql.ts';
 
@@ -49,12 +49,6 @@ export interface LateParts {
   readonly dryRun: boolean;
 }
 
-function nameAt({ periods }: NamedEnd, startMs: number): { id: bigint; index: number } {
-  const second = Math.floor(startMs / 1000);
-  const found = periods.findLast(({ sinceS }) => sinceS <= second) ?? periods[0];
-  return { id: found?.id ?? 0n, index: found?.index ?? 0 };
-}
-
 interface NewNames {
   readonly src_identity: string;
   readonly dst_identity: string;
@@ -68,7 +62,7 @@ function rename(parts: LateParts, row: LateRow): { names: NewNames; indexes: rea
   const { mapping, namer, given } = parts;
   const startMs = Number(row.start_epoch_ms);
   const end = (workload: string, identity: string) =>
-    nameAt(namer.name({ workload: BigInt(workload), identity: BigInt(identity) }), startMs);
+    namer.at({ workload: BigInt(workload), identity: BigInt(identity) }, startMs);
   const source = end(row.src_workload, row.src_identity);
   const destination = end(row.dst_workload, row.dst_identity);
   const packed = mapping.judge(

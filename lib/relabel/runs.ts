@@ -17,6 +17,8 @@ export interface RunRow {
   readonly policy: number;
   readonly day: number;
   readonly step: RunStep;
+  /** When it began, as the store has it. */
+  readonly started: string;
 }
 
 /** A run that has said nothing for so long is taken to be dead, ms. */
@@ -38,14 +40,15 @@ interface StoredRun {
   readonly policy: number;
   readonly day: number;
   readonly step: RunStep;
+  readonly started: string;
   readonly silent_ms: string;
 }
 
 async function unfinished(store: Store): Promise<StoredRun[]> {
   return store.query<StoredRun>(
-    `SELECT id, owner, toUnixTimestamp(since) AS since_s, policy, day, step,
+    `SELECT id, owner, toUnixTimestamp(since) AS since_s, policy, day, step, toString(started) AS started,
        toUnixTimestamp64Milli(now64(3)) - toUnixTimestamp64Milli(updated_at) AS silent_ms
-     FROM relabels FINAL WHERE step NOT IN ('done', 'failed') ORDER BY started, id`,
+     FROM relabels FINAL WHERE step NOT IN ('done', 'failed') ORDER BY relabels.started, id`,
   );
 }
 
@@ -177,16 +180,6 @@ export async function openRun(
 
 /** Writes down that what a dead run had left is done. */
 export async function closeLeft(store: Store, left: RunRow): Promise<void> {
-  await store.insertRows('relabels', [
-    {
-      id: left.id,
-      owner: left.owner,
-      since: left.since,
-      policy: left.policy,
-      day: left.day,
-      step: 'failed',
-      detail: 'it was interrupted; what it had begun was finished by the next run',
-      started: '1970-01-01 00:00:00.000',
-    },
-  ]);
+  const detail = 'it was interrupted; what it had begun was finished by the next run';
+  await store.insertRows('relabels', [{ ...left, step: 'failed', detail }]);
 }
