@@ -16,6 +16,8 @@ import { topicSpecs } from '../lib/bus/topics.ts';
 import { type InventoryEvent, inventoryKey } from '../lib/inventory/events.ts';
 import { workloadId } from '../lib/inventory/ids.ts';
 import { publishPolicy } from '../lib/policy/publish.ts';
+import { relabel as relabelInProcess } from '../lib/relabel/relabel.ts';
+import { openRun } from '../lib/relabel/runs.ts';
 import { migrate } from '../lib/store/migrate.ts';
 import { openStore } from '../lib/store/open.ts';
 import type { Store } from '../lib/store/store.ts';
@@ -391,4 +393,67 @@ test('flows that came before their inventory are relabelled where they are, thos
     300,
   );
   await checkRollups(one.store);
+});
+
+/** The second policy without anything that speaks of addresses. */
+const third: PolicyDocument = {
+  ...second,
+  rulesets: second.rulesets.map((ruleset) => ({
+    ...ruleset,
+    rules: ruleset.rules.filter((rule) =>
+      [...rule.from, ...rule.to].every((actor) => !('ipList' in actor) && !('cidr' in actor)),
+    ),
+  })),
+};
+
+test('a day whose sums would not stay the same is given back as it was', async () => {
+  const [one] = pipelines;
+  assert.ok(one !== undefined, 'the pipeline of the first test is there');
+  const version = await apply(one, third);
+  const before = await count(one.store, 'flows_all');
+  const spoiling: Store = {
+    ...one.store,
+    async command(sql, options) {
+      await one.store.command(sql, options);
+      if (sql.startsWith('INSERT INTO flows_relabel_new'))
+        await one.store.command(
+          'INSERT INTO flows_relabel_new SELECT * FROM flows_relabel_new LIMIT 1 SETTINGS insert_deduplicate = 0',
+        );
+    },
+  };
+  const spoiled = relabelInProcess({
+    bus: one.bus,
+    store: spoiling,
+    since: Date.parse(since) / 1000,
+    dryRun: false,
+    onProgress: () => undefined,
+  });
+  await assert.rejects(spoiled, /flows was \d+, would be \d+/);
+  assert.equal(await count(one.store, 'flows_all'), before);
+  assert.equal(await count(one.store, 'flows_relabel'), 0);
+  assert.equal(await count(one.store, `flows WHERE policy = ${version}`), 0);
+  await checkRollups(one.store);
+});
+
+test('rules that speak of no address give the same verdicts as a fresh enrichment, too', async () => {
+  const [one] = pipelines;
+  assert.ok(one !== undefined, 'the pipeline of the first test is there');
+  assert.equal((await relabel(one, [])).code, 0);
+  const plain = await openPipeline('plain', [third]);
+  const flows = life.portions.flat();
+  await append(plain.bus, flows);
+  await allWritten(plain, flowCountOf(flows));
+  await one.store.command("ALTER TABLE flows_late DELETE WHERE agent = 'late' SETTINGS mutations_sync = 2");
+  assert.deepEqual(await differences(one.store, plain.store, rowColumns.replace('policy, ', '')), []);
+});
+
+test('one run works at a time', async () => {
+  const [one] = pipelines;
+  assert.ok(one !== undefined, 'the pipeline of the first test is there');
+  const { run } = await openRun(one.store, 0, 1, () => undefined);
+  const refused = await relabel(one, []);
+  assert.equal(refused.code, 1);
+  assert.match(refused.stderr, /another `eastwest relabel` is at work: wait until it is done/);
+  await run.close('done');
+  assert.equal((await relabel(one, ['--dry-run'])).code, 0);
 });
