@@ -19,6 +19,13 @@ export const AddressInterval = Type.Object(
     }),
     sinceMs: timeMs,
     untilMs: Type.Optional(timeMs),
+    certainFromMs: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        description:
+          'From then on nobody else had it for sure; between sinceMs and then somebody who was never seen may have. Absent: since sinceMs.',
+      }),
+    ),
   },
   { additionalProperties: false },
 );
@@ -27,7 +34,18 @@ export const AddressInterval = Type.Object(
 export const maxFormerLabels = 16;
 
 export const FormerLabels = Type.Object(
-  { untilMs: timeMs, labels, annotations: labels },
+  {
+    untilMs: timeMs,
+    knownToMs: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        description:
+          'Until when it is known to have had these; from then to untilMs it may have had others. Absent: until untilMs.',
+      }),
+    ),
+    labels,
+    annotations: labels,
+  },
   { additionalProperties: false },
 );
 const former = Type.Optional(

@@ -20,6 +20,8 @@ export type LabelsOf = (
 export interface IdentityPeriod {
   readonly untilMs: number;
   readonly identity: number;
+  /** From then to `untilMs` it may have been another; absent where it was this one throughout. */
+  readonly unsureFromMs?: number;
 }
 
 interface OwnLabels {
@@ -78,8 +80,11 @@ export class Labelling {
     const around = owner.namespace?.former.filter(({ untilMs }) => untilMs > owner.sinceMs);
     if (own === undefined && (around === undefined || around.length === 0)) return null;
     const ends = new Set<number>();
-    for (const { untilMs } of own ?? []) ends.add(untilMs);
-    for (const { untilMs } of around ?? []) ends.add(untilMs);
+    const unsure = new Map<number, number>();
+    for (const { untilMs, knownToMs } of [...(own ?? []), ...(around ?? [])]) {
+      ends.add(untilMs);
+      if (knownToMs !== undefined) unsure.set(untilMs, Math.min(knownToMs, unsure.get(untilMs) ?? knownToMs));
+    }
     const now = ownLabels(owner);
     const periods: IdentityPeriod[] = [];
     for (const untilMs of [...ends].sort((a, b) => a - b)) {
@@ -87,7 +92,8 @@ export class Labelling {
       const namespaceLabels = inForceUntil(around, untilMs)?.labels ?? owner.namespace?.labels ?? {};
       const identity = this.#identity(owner, labels, namespaceLabels);
       if (periods.at(-1)?.identity === identity) periods.pop();
-      periods.push({ untilMs, identity });
+      const unsureFromMs = unsure.get(untilMs);
+      periods.push(unsureFromMs === undefined ? { untilMs, identity } : { untilMs, identity, unsureFromMs });
     }
     if (periods.at(-1)?.identity === present) periods.pop();
     return periods.length === 0 ? null : periods;

@@ -23,7 +23,7 @@ import {
 import type { InventoryProblem } from './problems.ts';
 import { ShardedMap } from './sharded-map.ts';
 import { labelsText, SharedTexts } from './shared-texts.ts';
-import { forever, type TimeIndex } from './time-index.ts';
+import { anybody, forever, type TimeIndex } from './time-index.ts';
 
 /** Codes of `provenances` in `schemas/closed-lists.ts`. */
 export const provenanceCode = { none: 0, pod: 1, host: 2, service: 3, node: 4, range: 5, name: 6 } as const;
@@ -282,6 +282,15 @@ export class OwnerTable implements OwnerHome {
       if (count === 0) speakers.delete(source);
       else speakers.set(source, count);
     });
+    for (const { ip, network, sinceMs, certainFromMs = 0, untilMs = forever } of owner.extra?.unsure ?? []) {
+      const address = parseAddress(ip);
+      if (address === null) continue;
+      const words = new Uint32Array(Uint8Array.from(address).buffer);
+      const at = this.#options.networkIndex(network);
+      const until = Math.min(certainFromMs, untilMs);
+      if (isAdded) index.add(at, words, 0, sinceMs, until, anybody);
+      else index.remove(at, words, 0, sinceMs, until, anybody);
+    }
   }
 
   /** Takes back what the last event of an owner placed. */
@@ -381,8 +390,8 @@ export class OwnerTable implements OwnerHome {
     const identity = this.identity[owner] ?? 0;
     if (identity >= 0) return identity;
     const first = this.#identityOf(owner, fromMs);
-    for (const { untilMs } of this.#histories.get(owner)?.before ?? [])
-      if (untilMs > fromMs && untilMs <= toMs) return -1;
+    for (const { untilMs, unsureFromMs = untilMs } of this.#histories.get(owner)?.before ?? [])
+      if (untilMs > fromMs && unsureFromMs <= toMs) return -1;
     return first;
   }
 
@@ -449,11 +458,13 @@ function withoutRepeats(placed: readonly PlacedInterval[]): PlacedInterval[] {
 }
 
 function extraOf(event: OwnerEvent): OwnerExtra | null {
-  if (event.type === 'name') return { dns: event.dns, zone: event.zone };
-  const former = event.former === undefined || event.former.length === 0 ? null : event.former;
-  if (event.type === 'service') {
-    const service = { selector: event.selector, ports: event.ports };
-    return former === null ? { service } : { former, service };
-  }
-  return former === null ? null : { former };
+  const unsure = event.addresses.filter(
+    ({ sinceMs, certainFromMs = 0, untilMs = forever }) => certainFromMs > sinceMs && untilMs > sinceMs,
+  );
+  const parts: OwnerExtra = unsure.length === 0 ? {} : { unsure };
+  if (event.type === 'name') return { ...parts, dns: event.dns, zone: event.zone };
+  const { former = [] } = event;
+  const more = former.length === 0 ? parts : { ...parts, former };
+  if (event.type === 'service') return { ...more, service: { selector: event.selector, ports: event.ports } };
+  return Object.keys(more).length === 0 ? null : more;
 }

@@ -22,6 +22,8 @@ export type OwnerKind = WorkloadKind | 'service' | 'name';
 
 /** What few owners have. */
 export interface OwnerExtra {
+  /** Intervals of which the first part, up to `certainFromMs`, is not sure. */
+  readonly unsure?: readonly AddressInterval[];
   readonly former?: readonly FormerLabels[];
   readonly service?: Pick<ServiceEvent, 'selector' | 'ports'>;
   readonly dns?: readonly string[];

@@ -26,6 +26,10 @@ export const forever = Number.POSITIVE_INFINITY;
 export const maxIntervalsLimit = pageRecords - 1;
 
 const none = -1;
+
+/** Owner of an interval in which anybody may have had the address: whoever else is found there is not sure. */
+export const anybody = 0x3fffffff;
+
 /** Doubles of an interval: since, until, owner. */
 const stride = 3;
 /** Set in the count of an address whose last record is not an interval but says what was forgotten. */
@@ -358,9 +362,12 @@ export class TimeIndex {
       from >= (part[slot + summaryOthers] ?? 0) &&
       timeMs - toleranceMs >= this.floorMs
     ) {
-      this.foundOwner = part[slot + summaryOwner] ?? none;
-      this.foundCertainty = certaintyCode.exact;
-      return;
+      const owner = part[slot + summaryOwner] ?? none;
+      if (owner !== anybody) {
+        this.foundOwner = owner;
+        this.foundCertainty = certaintyCode.exact;
+        return;
+      }
     }
     this.#weigh(part[slot + slotRun] ?? 0, part[slot + slotCount] ?? 0, timeMs, toleranceMs);
   }
@@ -383,6 +390,10 @@ export class TimeIndex {
       if (since > to) continue;
       const distanceMs = timeMs < since ? since - timeMs : timeMs >= until ? timeMs - until + 1 : 0;
       const candidate = (data[record + 2] ?? none) | 0;
+      if (candidate === anybody) {
+        isAlone = false;
+        continue;
+      }
       if (candidate !== owner && owner !== none) isAlone = false;
       if (distanceMs < nearestMs || (distanceMs === nearestMs && since > nearestSince)) {
         owner = candidate;
@@ -425,7 +436,7 @@ export class TimeIndex {
       near.push({ owner: data[record + 2] ?? none, distanceMs, since });
     }
     near.sort((a, b) => a.distanceMs - b.distanceMs || b.since - a.since);
-    return [...new Set(near.map(({ owner }) => owner))];
+    return [...new Set(near.map(({ owner }) => owner))].filter((owner) => owner !== anybody);
   }
 }
 

@@ -20,10 +20,10 @@ export const EnrichConfig = Type.Object(
       description: 'Longest wait, ms, for a block to fill before it is written.',
     }),
     holdMs: Type.Integer({
-      default: 2000,
+      default: 1200,
       minimum: 0,
       description:
-        'Longest wait, ms, of a block until the inventory vouches for the time of its flows; what is not settled then is written as late and repaired.',
+        'Longest wait, ms, of a flow from its arrival on the bus until the inventory vouches for its time; what is not settled then is written as late and repaired.',
     }),
     repairWindowMs: Type.Integer({
       default: 600_000,

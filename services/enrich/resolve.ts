@@ -238,17 +238,12 @@ export class BlockNamer {
       out.pending[row] = 1;
       return 1;
     }
-    const named = name === 0 ? 0 : this.#names.get(name);
-    if (named > 0) {
-      out.identity[row] = named;
-      out.provenance[row] = provenanceCode.name;
-      out.certainty[row] = certaintyCode.exact;
-      return 0;
-    }
-    const identity = traits.identity;
+    const named = name === 0 ? 0 : Math.max(0, this.#names.get(name));
+    const identity = named > 0 ? named : traits.identity;
     out.identity[row] = identity;
-    out.provenance[row] = identity === 0 ? provenanceCode.none : provenanceCode.range;
-    // A range is a fact about the address, once it is sure that no host of the estate has it.
+    if (named > 0) out.provenance[row] = provenanceCode.name;
+    else out.provenance[row] = identity === 0 ? provenanceCode.none : provenanceCode.range;
+    // A range, or a name, is a fact about the address, once it is sure that no host of the estate has it.
     const network = view.parent >= 0 ? view.parent : batch.network;
     const settled = traits.inside === 0 || this.#sharedCompleteToMs(network) >= needMs;
     const known = identity === 0 ? certaintyCode.none : certaintyCode.exact;

@@ -30,6 +30,11 @@ export interface WriterOptions {
   readonly log: Logger;
 }
 
+/**
+ * Longest wait of a block that is written again, ms: none of its rows can be put aside any more, so what is not settled then
+ * stays late for good.
+ */
+const replayHoldMs = 60_000;
 /** How often a held block looks whether the inventory has caught up, ms. */
 const holdStepMs = 100;
 
@@ -89,7 +94,7 @@ export class BlockWriter {
     const token = insertToken(at, plan);
     await this.#deadLetters(at, block.ledger, signal);
     if (block.columns.count > 0) {
-      const named = await this.#name(block, signal);
+      const named = await this.#name(block, again, signal);
       if (named === null) return;
       const stopTimer = metrics.insertSeconds.startTimer();
       await this.#retry(signal, 'writing identities', () =>
@@ -115,14 +120,18 @@ export class BlockWriter {
   }
 
   /** Names and judges the block, once the inventory vouches for it or the wait is over; null when `signal` was aborted. */
-  async #name(block: BlockBuilder, signal: AbortSignal): Promise<NamedBlock | null> {
+  async #name(block: BlockBuilder, again: boolean, signal: AbortSignal): Promise<NamedBlock | null> {
     const { world, metrics } = this.#options;
     await this.#catchUp(signal);
     if (signal.aborted) return null;
     const { columns, batches, resolved } = block;
     this.#traits.refresh(world.engine);
     const namer = new BlockNamer(columns, batches, resolved, world.inventory, this.#traits);
-    const deadlineMs = Date.now() + this.#options.holdMs;
+    // Counted from the arrival of its oldest flow, so that no flow waits longer; a backlog does not wait at all.
+    const arrivedMs = block.ledger[0]?.message.timestampMs ?? Date.now();
+    const deadlineMs = again
+      ? Date.now() + replayHoldMs
+      : Math.min(arrivedMs, Date.now()) + this.#options.holdMs;
     let pending = namer.nameAll();
     if (pending > 0) metrics.held.inc();
     while (pending > 0) {

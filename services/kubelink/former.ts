@@ -12,13 +12,14 @@ export type LabelledEvent = WorkloadEvent | ServiceEvent | NamespaceEvent;
 
 /**
  * Former labels of an entity that was published as `known` (`null`: never) and is `event` now, oldest first. A change
- * took effect at `atMs`; those that ended at or before `horizonMs` are forgotten, and of more than
+ * took effect at `atMs`, or at any time since `knownToMs`; those that ended at or before `horizonMs` are forgotten, and of more than
  * {@link maxFormerLabels} the oldest. Ends rise strictly: a set that was never in effect is none.
  */
 export function formerLabels(
   known: LabelledEvent | null,
   event: LabelledEvent,
   atMs: number,
+  knownToMs: number,
   horizonMs: number,
 ): FormerLabels[] {
   const former = [...(known?.former ?? [])];
@@ -27,7 +28,9 @@ export function formerLabels(
     // A moment before the last change, or before it began, is no moment at which these labels were in effect.
     const beganMs = Math.max(former.at(-1)?.untilMs ?? 0, sinceMs);
     if (atMs > beganMs) {
-      former.push({ untilMs: atMs, labels: known.labels, annotations: known.annotations });
+      const { labels, annotations } = known;
+      const fromMs = Math.max(beganMs, knownToMs);
+      former.push({ untilMs: atMs, ...(fromMs < atMs ? { knownToMs: fromMs } : {}), labels, annotations });
     }
   }
   return former.filter(({ untilMs }) => untilMs > horizonMs).slice(-maxFormerLabels);

@@ -14,6 +14,8 @@ export interface MergeTime {
   readonly endMs: number;
   /** The end of labels that are no longer so, ms. */
   readonly labelsMs: number;
+  /** Until when the former labels are known to have been so, ms: not after `labelsMs`. */
+  readonly labelsKnownToMs: number;
   /** The source is read for the first time ever: what has no begin has been so always. */
   readonly firstReading: boolean;
 }
@@ -69,7 +71,9 @@ export function mergeAddresses(
     }
     // The end of an ended interval is known already: it was published when it was noticed.
     if (one.untilMs !== undefined && merged.some((other) => sameAddress(one, other))) continue;
-    const beganMs = hadAddresses ? time.atMs : resolveSince(one.sinceMs, time);
+    // A source that tells from when on it is certain knows the earliest begin too.
+    const isTold = !hadAddresses || one.certainFromMs !== undefined;
+    const beganMs = isTold ? resolveSince(one.sinceMs, time) : time.atMs;
     // A change told with a time before the last end of the same address: the two must not overlap.
     const sinceMs = Math.max(beganMs, lastEndOf(one, merged));
     merged.push(

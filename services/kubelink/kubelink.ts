@@ -131,7 +131,8 @@ class Kubelink implements RunningKubelink {
         metrics.lastSync.set({ source: name }, this.#now() / 1000);
         this.#noteSync(name, events);
       },
-      change: (event, atMs) => this.#publish(this.#state.change(name, event, this.#now(), atMs)),
+      change: (event, atMs, seenToMs) =>
+        this.#publish(this.#state.change(name, event, this.#now(), atMs, seenToMs)),
       gone: (key, atMs) => this.#publish(this.#state.gone(name, key, atMs ?? this.#now())),
       problems: (current) => this.#noteProblems(name, current),
       ignored: (current) => {

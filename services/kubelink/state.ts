@@ -129,16 +129,31 @@ export class InventoryState {
     }
     for (const [key, event] of named) {
       const labelsMs = Math.max(Math.min(changedMs(event) ?? atMs, atMs), endMs);
-      this.#observe(source, key, event, { ...time, labelsMs }, out);
+      this.#observe(source, key, event, { ...time, labelsMs, labelsKnownToMs: endMs }, out);
     }
     return out;
   }
 
-  /** The source has said something new about one entity: it is so since `sinceMs` where that is known, else since now. */
-  change(source: string, event: InventoryEvent, atMs: number, sinceMs?: number): Publication[] {
+  /**
+   * The source has said something new about one entity: it is so since `sinceMs` where that is known, else since now. What
+   * was before is known to have been so until `seenToMs`, where that is given.
+   */
+  change(
+    source: string,
+    event: InventoryEvent,
+    atMs: number,
+    sinceMs?: number,
+    seenToMs?: number,
+  ): Publication[] {
     const out: Publication[] = [];
     const changeMs = Math.min(atMs, sinceMs ?? atMs);
-    const time = { atMs: changeMs, endMs: changeMs, labelsMs: changeMs, firstReading: false };
+    const time = {
+      atMs: changeMs,
+      endMs: changeMs,
+      labelsMs: changeMs,
+      labelsKnownToMs: Math.min(changeMs, seenToMs ?? changeMs),
+      firstReading: false,
+    };
     this.#observe(source, inventoryKey(event), event, time, out);
     return out;
   }
@@ -262,8 +277,13 @@ function withAddresses<E extends AddressedEvent>(known: E | null, event: E, time
 }
 
 /** Remembers the labels it had. */
-function withFormer<E extends LabelledEvent>(known: E | null, event: E, atMs: number, horizonMs: number): E {
-  const former = formerLabels(known, event, atMs, horizonMs);
+function withFormer<E extends LabelledEvent>(
+  known: E | null,
+  event: E,
+  time: MergeTime,
+  horizonMs: number,
+): E {
+  const former = formerLabels(known, event, time.labelsMs, time.labelsKnownToMs, horizonMs);
   return former.length === 0 ? event : { ...event, former };
 }
 
@@ -283,15 +303,15 @@ function merge(
     case 'workload': {
       const before = known?.type === 'workload' ? known : null;
       const event = withAddresses(before, mergeTimes(before, observed, time), time);
-      return withFormer(before, event, time.labelsMs, horizonMs);
+      return withFormer(before, event, time, horizonMs);
     }
     case 'service': {
       const before = known?.type === 'service' ? known : null;
       const event = withAddresses(before, mergeTimes(before, observed, time), time);
-      return withFormer(before, event, time.labelsMs, horizonMs);
+      return withFormer(before, event, time, horizonMs);
     }
     case 'namespace':
-      return withFormer(known?.type === 'namespace' ? known : null, observed, time.labelsMs, horizonMs);
+      return withFormer(known?.type === 'namespace' ? known : null, observed, time, horizonMs);
     case 'network-policy':
       return mergeTimes(known?.type === 'network-policy' ? known : null, observed, time);
     case 'name':

@@ -19,8 +19,11 @@ export interface SourceSink {
     seenToMs?: number,
     changedMs?: (event: InventoryEvent) => number | null,
   ): void;
-  /** One entity is new or different, since `atMs` where the source knows (now where not): the end of its former labels. */
-  change(event: InventoryEvent, atMs?: number): void;
+  /**
+   * One entity is new or different, since `atMs` where the source knows (now where not): the end of its former labels. Up
+   * to `seenToMs`, where that is given, they were so for sure; from there on they may have been others.
+   */
+  change(event: InventoryEvent, atMs?: number, seenToMs?: number): void;
   /** One entity is no more, since `atMs` where the source knows (now where not). */
   gone(key: string, atMs?: number): void;
   /** Everything that cannot be read at present, each with its place; an empty list when all is well. */

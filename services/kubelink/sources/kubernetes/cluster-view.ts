@@ -60,19 +60,29 @@ function isEnded(event: InventoryEvent): event is (Addressed | NetworkPolicyEven
   return 'untilMs' in event && event.untilMs !== undefined;
 }
 
+/** When an address came: at the earliest, and from when on for certain. */
+interface Begin {
+  readonly sinceMs: number;
+  readonly certainFromMs: number;
+}
+
+const sureBegin = (sinceMs: number): Begin => ({ sinceMs, certainFromMs: sinceMs });
+
 /** The event with begins of addresses that did not stand in `before`, as `beginOf` sees them. */
 function withBegins<E extends InventoryEvent>(
   before: InventoryEvent | undefined,
   event: E,
-  beginOf: (sinceMs: number) => number,
+  beginOf: (sinceMs: number) => Begin,
 ): E {
   if (!hasAddresses(event)) return event;
   const known = before !== undefined && hasAddresses(before) ? before.addresses : [];
   const addresses = event.addresses.map((interval) => {
     const { ip, network, untilMs } = interval;
     const same = known.find((other) => other.ip === ip && other.network === network);
-    const sinceMs = same?.sinceMs ?? beginOf(interval.sinceMs);
-    return { ...interval, sinceMs: Math.min(sinceMs, untilMs ?? sinceMs) };
+    const begin = same ?? beginOf(interval.sinceMs);
+    const sinceMs = Math.min(begin.sinceMs, untilMs ?? begin.sinceMs);
+    const { certainFromMs = sinceMs } = begin;
+    return { ...interval, sinceMs, ...(certainFromMs > sinceMs ? { certainFromMs } : {}) };
   });
   return { ...event, addresses };
 }
@@ -160,10 +170,13 @@ export class ClusterView {
     for (const object of objects) {
       const known = before.get(object.ref);
       const isSame = known !== undefined && known.uid === object.uid;
-      const beginOf = (sinceMs: number): number => {
-        if (seenToMs === 0 || sinceMs + timeStepMs <= seenToMs) return sinceMs;
+      const beginOf = (sinceMs: number): Begin => {
+        if (seenToMs === 0 || sinceMs + timeStepMs <= seenToMs) return sureBegin(sinceMs);
         // Somebody who was never seen may have had it before.
-        return Math.min(nowMs, object.certainMs ?? nowMs);
+        return {
+          sinceMs: Math.max(sinceMs, seenToMs),
+          certainFromMs: Math.min(nowMs, object.certainMs ?? nowMs),
+        };
       };
       const fresh = this.#keep(object, isSame ? known : undefined, beginOf);
       if (fresh !== null) after.set(object.ref, fresh);
@@ -173,7 +186,7 @@ export class ClusterView {
     if (kind === 'Node') this.#deriveCluster();
     if (kind !== 'Service' && kind !== 'EndpointSlice' && kind !== 'Node') return;
     for (const ref of [...this.#services.keys(), ...(this.#known.get('Service')?.keys() ?? [])]) {
-      this.#completeService(ref, (sinceMs) => sinceMs);
+      this.#completeService(ref, sureBegin);
     }
   }
 
@@ -190,7 +203,7 @@ export class ClusterView {
       this.#end(known, object, isSame, hearing, news);
     }
     if (!isGone) {
-      const beginOf = (sinceMs: number): number => Math.max(sinceMs, hearing.seenToMs);
+      const beginOf = (sinceMs: number): Begin => sureBegin(Math.max(sinceMs, hearing.seenToMs));
       const fresh = this.#keep(object, isSame ? known : undefined, beginOf);
       if (fresh !== null) {
         objects.set(object.ref, fresh);
@@ -208,7 +221,7 @@ export class ClusterView {
   }
 
   /** The new state of an object; `null` where it is left out, or cannot be read and was not known. */
-  #keep(object: Converted, known: Known | undefined, beginOf: (sinceMs: number) => number): Known | null {
+  #keep(object: Converted, known: Known | undefined, beginOf: (sinceMs: number) => Begin): Known | null {
     const { uid, resourceVersion, conversion, writtenMs } = object;
     const base = { uid, resourceVersion, podCidrs: [], endpoints: null, problem: '' };
     if (conversion === 'known') return known ?? null;
@@ -316,14 +329,14 @@ export class ClusterView {
 
   #tellService(ref: string, writtenMs: number, hearing: Hearing, news: News[]): void {
     const before = this.#services.get(ref);
-    const after = this.#completeService(ref, (sinceMs) => Math.max(sinceMs, hearing.seenToMs));
+    const after = this.#completeService(ref, (sinceMs) => sureBegin(Math.max(sinceMs, hearing.seenToMs)));
     if (after === undefined || after === before) return;
     const same = before !== undefined && before.uid === after.uid ? before : undefined;
     this.#tellChange(same, after, writtenMs, hearing, news);
   }
 
   /** The service with what stands behind it; addresses that come begin as `beginOf` sees it. */
-  #completeService(ref: string, beginOf: (sinceMs: number) => number): ServiceEvent | undefined {
+  #completeService(ref: string, beginOf: (sinceMs: number) => Begin): ServiceEvent | undefined {
     const own = this.#known
       .get('Service')
       ?.get(ref)
@@ -398,10 +411,10 @@ export class ClusterView {
 }
 
 /**
- * When a change took effect, as well as it can be known: the moment it was heard, unless the server had noted it well
- * before then (a watch that was away); its note is cut to the second.
+ * When a change took effect, at the latest: the moment it was heard, unless the server had noted it well before then (a
+ * watch that was away); its note is cut to the second.
  */
 export function changeTime(writtenMs: number, nowMs: number): number {
   if (writtenMs === 0 || nowMs - writtenMs < 1.5 * timeStepMs) return nowMs;
-  return Math.min(nowMs, writtenMs + timeStepMs / 2);
+  return Math.min(nowMs, writtenMs + timeStepMs);
 }

@@ -246,7 +246,7 @@ export class KubernetesSource implements Source {
     if (!this.#isTelling || !this.#isWriter()) return;
     for (const one of news) {
       if (one.type === 'gone') this.#sink?.gone(one.key, one.atMs);
-      else this.#sink?.change(one.event, one.atMs);
+      else this.#sink?.change(one.event, one.atMs, seenToMs === 0 ? undefined : seenToMs);
     }
   }
 
