@@ -357,6 +357,62 @@ describe('flows that come before their inventory', () => {
     await assertRollupsEqualRows(store);
   });
 
+  test('have a catalog beside them: who had an address, which ranges there are, and how far sources vouch', async () => {
+    const range = {
+      v: 1 as const,
+      type: 'range' as const,
+      network: 'default',
+      zone: 'outside' as const,
+      labels: {},
+    };
+    await say(
+      bus,
+      { ...range, name: 'partner', cidrs: ['203.0.113.0/24'] },
+      { ...range, name: 'gone', cidrs: ['198.51.100.0/25'] },
+    );
+    await say(bus, {
+      v: 1,
+      type: 'name',
+      name: 'bank-api',
+      dns: ['api.bank.example'],
+      zone: 'outside',
+      labels: {},
+      addresses: [{ ip: '203.0.113.7', network: 'default', sinceMs: beginMs }],
+    });
+    const ranges = (): Promise<{ name: string; last: string }[]> =>
+      store.query(
+        `SELECT name, toString(last) AS last FROM ranges FINAL WHERE removed = 0 AND name IN ('partner', 'gone') ORDER BY name`,
+      );
+    await until(
+      'both ranges are stored',
+      20_000,
+      async () => (await ranges()).length === 2,
+      () => enrich?.output() ?? '',
+    );
+    assert.deepEqual(await ranges(), [
+      { name: 'gone', last: '::ffff:198.51.100.127' },
+      { name: 'partner', last: '::ffff:203.0.113.255' },
+    ]);
+    // Removed while nobody looks.
+    await enrich?.kill();
+    await bus.append(topics.inventory, [{ key: 'range/default/gone', value: null, headers: { source } }]);
+    await startEnrich();
+    await until(
+      'the range is gone',
+      20_000,
+      async () => (await ranges()).length === 1,
+      () => enrich?.output() ?? '',
+    );
+    const owners = await store.query(
+      `SELECT name, kind FROM workloads FINAL WHERE ip = toIPv6('::ffff:203.0.113.7') AND network = 'default'`,
+    );
+    assert.deepEqual(owners, [{ name: 'bank-api', kind: 'name' }]);
+    await until('the watermark is stored', 20_000, async () => {
+      const rows = await store.query<{ source: string }>('SELECT source FROM inventory_sources FINAL');
+      return rows.some((row) => row.source === source);
+    });
+  });
+
   test('of one block are split between the two tables the same way by everybody who writes it', async () => {
     const at = { topic: topics.flows, partition: 77 };
     const plan = { from: 100, to: 120 };

@@ -7,12 +7,12 @@ import { parseCidr } from '../net/address.ts';
 import type { ChangedSet } from './changed-set.ts';
 import { DnsNames } from './dns-names.ts';
 import { type ClusterEvent, type InventoryEvent, inventoryKey, type RangeEvent } from './events.ts';
-import { IdentityTable } from './identities.ts';
+import { type Identity, IdentityTable } from './identities.ts';
 import type { IdentityPeriod, LabelsOf } from './labelling.ts';
 import { OwnerTable } from './owner-table.ts';
 import type { Owner } from './owners.ts';
 import { type InventoryProblem, inventoryProblems } from './problems.ts';
-import { findRange, makeRangeMap, type RangeMap } from './ranges.ts';
+import { builtInRanges, findRange, makeRangeMap, type RangeMap, rangeContent } from './ranges.ts';
 import { Sources } from './sources.ts';
 import { TimeIndex } from './time-index.ts';
 
@@ -161,6 +161,18 @@ export class Inventory {
   /** The answer of the ranges of `network` for the address in the 16 bytes at `offset`. */
   rangeOf(network: number, address: Uint8Array, offset: number): ReturnType<typeof findRange> {
     return findRange(this.view(network).ranges, address, offset);
+  }
+
+  /** Every named range, with the network whose addresses it names; those that every network has stand for the routed one. */
+  *ranges(): Generator<{
+    readonly network: string;
+    readonly cidrs: readonly string[];
+    readonly identity: Identity;
+  }> {
+    for (const { content, cidrs } of builtInRanges())
+      yield { network: defaultNetwork, cidrs, identity: this.identities.intern(content) };
+    for (const { network, cidrs, name, zone, labels } of this.#ranges.values())
+      yield { network, cidrs, identity: this.identities.intern(rangeContent(name, zone, labels)) };
   }
 
   /** The owner with this uid, if one is known; of several the last that came. */

@@ -46,6 +46,14 @@ const reserved = [
   '::/128',
 ];
 
+/** Ranges of the routed network that nobody had to name. */
+export function builtInRanges(): readonly {
+  readonly content: IdentityContent;
+  readonly cidrs: readonly string[];
+}[] {
+  return builtIns.map(({ name, zone, cidrs }) => ({ content: rangeContent(name, zone, {}), cidrs }));
+}
+
 const unknownAnswer: RangeAnswer = { identity: 0, closed: false, inside: true };
 
 export function rangeContent(

@@ -6,6 +6,7 @@
 import type { AddressInterval } from '../../lib/inventory/events.ts';
 import { ruleId, workloadId } from '../../lib/inventory/ids.ts';
 import type { Inventory, Owner } from '../../lib/inventory/inventory.ts';
+import { formatAddress, parseCidr } from '../../lib/net/address.ts';
 import type { Store } from '../../lib/store/store.ts';
 import type { PolicyDocument } from '../../schemas/policy.ts';
 import { dateTime64 } from './time.ts';
@@ -40,26 +41,40 @@ function identityRow(inventory: Inventory, index: number): Row {
   };
 }
 
+function ownTime(event: Owner['event']): Partial<AddressInterval> {
+  if (event.type === 'name') return {};
+  return { sinceMs: event.sinceMs, ...(event.untilMs === undefined ? {} : { untilMs: event.untilMs }) };
+}
+
 /** Who had which address with which labels: a row for each part of an interval in which both stayed. */
 function workloadRows(inventory: Inventory, owner: Owner): Row[] {
   const { event } = owner;
-  if (event.type === 'name') return [];
-  const kind = event.type === 'service' ? 'service' : event.kind;
-  const base = {
-    // A service is no workload that flows point to, but it has addresses, and a history.
-    id: event.type === 'service' ? workloadId(event.cluster, kind, event.uid) : owner.id,
-    kind,
-    cluster: event.cluster,
-    namespace: event.namespace,
-    name: event.name,
-    node: event.type === 'service' ? '' : event.node,
-    uid: event.uid,
-  };
+  // Services and names are no workloads that flows point to, but they have addresses, and a history.
+  const { kind } = owner;
+  const base =
+    event.type === 'name'
+      ? {
+          id: workloadId('', kind, event.name),
+          kind,
+          cluster: '',
+          namespace: '',
+          name: event.name,
+          node: '',
+          uid: '',
+        }
+      : {
+          id: event.type === 'service' ? workloadId(event.cluster, kind, event.uid) : owner.id,
+          kind,
+          cluster: event.cluster,
+          namespace: event.namespace,
+          name: event.name,
+          node: event.type === 'service' ? '' : event.node,
+          uid: event.uid,
+        };
+  if (event.type === 'name' && event.addresses.length === 0) return [];
   // Without an address of its own (host network, not started) it is still a workload.
   const intervals: readonly Partial<AddressInterval>[] =
-    event.addresses.length === 0
-      ? [{ sinceMs: event.sinceMs, ...(event.untilMs === undefined ? {} : { untilMs: event.untilMs }) }]
-      : event.addresses;
+    event.addresses.length === 0 ? [ownTime(event)] : event.addresses;
   const periods = inventory.identityPeriods(owner.index);
   return intervals.flatMap(({ network = '', ip = '::', sinceMs = 0, untilMs = openEndMs }) => {
     const rows: Row[] = [];
@@ -82,6 +97,48 @@ function workloadRows(inventory: Inventory, owner: Owner): Row[] {
   });
 }
 
+type StoredRange = {
+  readonly network: string;
+  readonly first: string;
+  readonly prefix: number;
+  readonly last: string;
+  readonly name: string;
+  readonly zone: string;
+  readonly identity: string;
+};
+
+const rangeKey = ({ network, first, prefix }: StoredRange): string => `${network} ${first}/${prefix}`;
+
+const ipv6Text = (bytes: Uint8Array): string => {
+  const text = formatAddress(bytes);
+  return text.includes(':') ? text : `::ffff:${text}`;
+};
+
+/** A row for each CIDR of each range, by its key; of equal CIDRs the last one names, as it does for flows. */
+function rangeRows(inventory: Inventory): Map<string, StoredRange> {
+  const rows = new Map<string, StoredRange>();
+  for (const { network, cidrs, identity } of inventory.ranges()) {
+    for (const text of cidrs) {
+      const cidr = parseCidr(text);
+      if (cidr === null) continue;
+      const last = Uint8Array.from(cidr.base);
+      for (let bit = cidr.prefix; bit < 128; bit++)
+        last[bit >> 3] = (last[bit >> 3] ?? 0) | (0x80 >> (bit & 7));
+      const row = {
+        network,
+        first: ipv6Text(cidr.base),
+        prefix: cidr.prefix,
+        last: ipv6Text(last),
+        name: identity.name,
+        zone: identity.zone,
+        identity: String(identity.id),
+      };
+      rows.set(rangeKey(row), row);
+    }
+  }
+  return rows;
+}
+
 export class Catalog {
   readonly #store: Store;
   readonly #inventory: Inventory;
@@ -90,6 +147,8 @@ export class Catalog {
   /** Version of the policy whose rules were written. */
   #rulesVersion = 0;
   #sourcesDueMs = 0;
+  /** Generation of the ranges that were written. */
+  #rangesWrittenAt = -1;
 
   constructor(store: Store, inventory: Inventory) {
     this.#store = store;
@@ -156,7 +215,28 @@ export class Catalog {
       this.#rulesVersion = policy.version;
     }
     await this.#flushWorkloads();
+    await this.#flushRanges();
     await this.#flushSources();
+  }
+
+  /** Ranges as they are now; those that the store still has and that are no more are marked. */
+  async #flushRanges(): Promise<void> {
+    const { rangeGeneration } = this.#inventory;
+    if (this.#rangesWrittenAt === rangeGeneration) return;
+    const rows = rangeRows(this.#inventory);
+    const stored = await this.#store.query<StoredRange>(
+      'SELECT network, toString(first) AS first, prefix, toString(last) AS last, name, zone, toString(identity) AS identity FROM ranges FINAL WHERE removed = 0',
+    );
+    const gone = stored.filter((range) => !rows.has(rangeKey(range)));
+    const known = new Map(stored.map((range) => [rangeKey(range), range.identity]));
+    const news = [...rows].filter(([key, { identity }]) => known.get(key) !== identity);
+    const identities = Int32Array.from([...this.#inventory.ranges()], ({ identity }) => identity.index);
+    await this.writeIdentities([identities], identities.length);
+    await this.#insert('ranges', [
+      ...news.map(([, row]) => row),
+      ...gone.map((row) => ({ ...row, removed: 1 })),
+    ]);
+    this.#rangesWrittenAt = rangeGeneration;
   }
 
   async #flushSources(): Promise<void> {
