@@ -5,7 +5,9 @@ import { type Ground, runFaults } from './faults/harness.ts';
 import { startClickHouse } from './support/clickhouse.ts';
 import { startKafka } from './support/kafka.ts';
 
-const runsPerBus = 11;
+/** Ten of each, so that every kind of fault is among them; a broker that dies takes half a minute, so it does once. */
+const embeddedRuns = [1, 2, 4, 5, 6, 7, 8, 9, 10, 12];
+const kafkaRuns = [5, 6, 8, 13, 14, 16, 17, 22, 23, 26];
 
 async function run(ground: Ground, seed: string, diagnostic: (text: string) => void): Promise<void> {
   const { faults, flowCount, lateCount, repeatCount, differences } = await runFaults(ground, seed);
@@ -21,7 +23,7 @@ describe('over the embedded bus', () => {
     ground = { clickhouse: await startClickHouse(), kafka: null };
   });
   after(() => ground.clickhouse.stop());
-  for (let i = 1; i <= runsPerBus; i++)
+  for (const i of embeddedRuns)
     test(`all is counted once, whatever dies: seed embedded-${i}`, (context) =>
       run(ground, `embedded-${i}`, (text) => context.diagnostic(text)));
 });
@@ -37,7 +39,7 @@ describe('over Kafka', () => {
     await ground.clickhouse.stop();
     await ground.kafka?.stop();
   });
-  for (let i = 1; i <= runsPerBus; i++)
+  for (const i of kafkaRuns)
     test(`all is counted once, whatever dies: seed kafka-${i}`, async (context) => {
       if ('skip' in ground) context.skip(ground.skip);
       else await run(ground, `kafka-${i}`, (text) => context.diagnostic(text));
