@@ -6,8 +6,6 @@ import { inParallel, type KubeClient, KubeError, type KubeObject } from './kube-
 /** Changes on their way at once. */
 const workerCount = 4;
 const retryDelayMs = 100;
-/** The API server notes times in whole seconds: nearer to a relabel than this nothing is judged. */
-const labelSlackMs = 1_000;
 
 /** Something that was so from after the answer to the change that made it, until before the next change was asked for. */
 interface Fact {
@@ -46,6 +44,7 @@ export class Churn {
   #version = 0;
   #stepCount = 0;
   #isStopped = false;
+  #isAborted = false;
   #workers: Promise<unknown> = Promise.resolve();
 
   constructor(client: KubeClient, namespaces: readonly string[]) {
@@ -72,9 +71,17 @@ export class Churn {
     while (this.#stepCount < goal) await Promise.race([sleep(20), this.#workers.then(() => sleep(20))]);
   }
 
+  /** Ends when the changes that are under way are made. */
   async stop(): Promise<void> {
     this.#isStopped = true;
     await this.#workers;
+  }
+
+  /** Ends, whatever is under way. */
+  abort(): void {
+    this.#isStopped = true;
+    this.#isAborted = true;
+    this.#workers.catch(() => undefined);
   }
 
   async #work(): Promise<void> {
@@ -104,6 +111,7 @@ export class Churn {
       try {
         return await work();
       } catch (error) {
+        if (this.#isAborted) throw error;
         const answer = error instanceof KubeError ? onRefused(error) : null;
         if (answer !== null) return answer;
         if (error instanceof KubeError && ![409, 429, 500, 503, 504].includes(error.status)) throw error;
@@ -194,24 +202,29 @@ export class Churn {
     let checkCount = 0;
     let exactCount = 0;
     for (const { uid, ip, fromMs, toMs } of this.#addresses) {
-      for (const atMs of momentsOf(fromMs, toMs, 1)) {
-        const found = (owners.get(ip) ?? [])
-          .filter(({ interval }) => contains(interval, atMs))
-          .map((one) => one.uid);
+      for (const atMs of momentsOf(fromMs, toMs)) {
+        const found = (owners.get(ip) ?? []).filter(({ interval }) => contains(interval, atMs));
+        const [one] = found;
         checkCount++;
-        if (found.length === 1 && found[0] === uid) exactCount++;
-        else if (found.length === 1)
-          wrong.push(`${ip} at ${atMs}: ${found[0]}, was ${uid} (${fromMs} to ${toMs})`);
+        if (found.length !== 1 || one === undefined) continue;
+        if (one.uid === uid) exactCount++;
+        else if (isSure(one.interval, atMs)) {
+          wrong.push(`${ip} at ${atMs}: ${one.uid}, was ${uid} (${fromMs} to ${toMs})`);
+        }
       }
     }
     for (const { uid, version, fromMs, toMs } of this.#labels) {
-      for (const atMs of momentsOf(fromMs, toMs, labelSlackMs)) {
+      for (const atMs of momentsOf(fromMs, toMs)) {
         const event = byUid.get(uid);
-        const labels = event?.former?.find(({ untilMs }) => untilMs > atMs)?.labels ?? event?.labels;
         checkCount++;
-        if (labels?.version === version) exactCount++;
-        else
-          wrong.push(`${uid} at ${atMs}: version ${labels?.version}, was ${version} (${fromMs} to ${toMs})`);
+        // Which labels a flow gets is asked only where it is known whose it is.
+        if (event === undefined || !event.addresses.some((interval) => isSure(interval, atMs))) continue;
+        const former = event?.former?.find(({ untilMs }) => untilMs > atMs);
+        const { labels } = former ?? event;
+        if (labels.version === version) exactCount++;
+        else if (atMs < (former?.knownToMs ?? Number.POSITIVE_INFINITY)) {
+          wrong.push(`${uid} at ${atMs}: version ${labels.version}, was ${version} (${fromMs} to ${toMs})`);
+        }
       }
     }
     return { wrong, checkCount, exactShare: exactCount / checkCount };
@@ -222,8 +235,12 @@ function contains({ sinceMs, untilMs }: AddressInterval, atMs: number): boolean 
   return sinceMs <= atMs && atMs < (untilMs ?? Number.POSITIVE_INFINITY);
 }
 
-function momentsOf(fromMs: number, toMs: number, slackMs: number): number[] {
-  const first = fromMs + slackMs;
-  const last = Math.min(toMs, Date.now()) - slackMs;
+function isSure(interval: AddressInterval, atMs: number): boolean {
+  return contains(interval, atMs) && atMs >= (interval.certainFromMs ?? 0);
+}
+
+function momentsOf(fromMs: number, toMs: number): number[] {
+  const first = fromMs + 1;
+  const last = Math.min(toMs, Date.now()) - 1;
   return first > last ? [] : [...new Set([first, Math.floor((first + last) / 2), last])];
 }

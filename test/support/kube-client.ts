@@ -74,8 +74,12 @@ export class KubeClient {
     return session;
   }
 
-  /** The JSON answer. @throws {KubeError} for any other than success. */
+  /** The JSON answer. @throws {KubeError} for any other than success, another error where the connection broke. */
   async request(method: string, path: string, body?: object, type = 'application/json'): Promise<unknown> {
+    return JSON.parse(await this.text(method, path, body, type));
+  }
+
+  async text(method: string, path: string, body?: object, type = 'application/json'): Promise<string> {
     const stream = this.#connection().request(
       {
         ':method': method,
@@ -104,13 +108,13 @@ export class KubeClient {
     const text = Buffer.concat(chunks).toString('utf8');
     if (status === 0) throw new Error(`${method} ${path}: the connection broke`);
     if (status < 200 || status > 299) throw new KubeError(status, `${method} ${path}: ${status} ${text}`);
-    return text.startsWith('{') ? JSON.parse(text) : text;
+    return text;
   }
 
   async isReady(): Promise<boolean> {
     if (!existsSync(this.#certificateFile)) return false;
     try {
-      await this.request('GET', '/readyz');
+      await this.text('GET', '/readyz');
       return true;
     } catch {
       this.close();

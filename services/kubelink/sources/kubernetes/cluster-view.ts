@@ -31,6 +31,8 @@ export interface Hearing {
   readonly nowMs: number;
   /** Everything that took effect at or before this was heard before; 0 where nothing is known. */
   readonly seenToMs: number;
+  /** When everything was told last, so that from then on each change was; infinite while nothing is told. */
+  readonly toldSinceMs: number;
 }
 
 interface Known {
@@ -67,6 +69,15 @@ interface Begin {
 }
 
 const sureBegin = (sinceMs: number): Begin => ({ sinceMs, certainFromMs: sinceMs });
+
+/**
+ * The begin of an address that was heard of as it came. Before everything was told, nobody was told either until when its
+ * former owner had it.
+ */
+function beginHeard(sinceMs: number, { nowMs, seenToMs, toldSinceMs }: Hearing): Begin {
+  const begin = Math.max(sinceMs, seenToMs);
+  return { sinceMs: begin, certainFromMs: Math.max(begin, Math.min(nowMs, toldSinceMs)) };
+}
 
 /** The event with begins of addresses that did not stand in `before`, as `beginOf` sees them. */
 function withBegins<E extends InventoryEvent>(
@@ -161,7 +172,11 @@ export class ClusterView {
   }
 
   /** All objects of a kind, after a time in which not everything was seen. What follows is told as a whole. */
-  replace(kind: Kind, objects: readonly Converted[], { nowMs, seenToMs }: Hearing): void {
+  replace(
+    kind: Kind,
+    objects: readonly Converted[],
+    { nowMs, seenToMs }: Omit<Hearing, 'toldSinceMs'>,
+  ): void {
     const before = this.#known.get(kind) ?? new Map<string, Known>();
     const after = new Map<string, Known>();
     this.#known.set(kind, after);
@@ -203,7 +218,7 @@ export class ClusterView {
       this.#end(known, object, isSame, hearing, news);
     }
     if (!isGone) {
-      const beginOf = (sinceMs: number): Begin => sureBegin(Math.max(sinceMs, hearing.seenToMs));
+      const beginOf = (sinceMs: number): Begin => beginHeard(sinceMs, hearing);
       const fresh = this.#keep(object, isSame ? known : undefined, beginOf);
       if (fresh !== null) {
         objects.set(object.ref, fresh);
@@ -329,7 +344,7 @@ export class ClusterView {
 
   #tellService(ref: string, writtenMs: number, hearing: Hearing, news: News[]): void {
     const before = this.#services.get(ref);
-    const after = this.#completeService(ref, (sinceMs) => sureBegin(Math.max(sinceMs, hearing.seenToMs)));
+    const after = this.#completeService(ref, (sinceMs) => beginHeard(sinceMs, hearing));
     if (after === undefined || after === before) return;
     const same = before !== undefined && before.uid === after.uid ? before : undefined;
     this.#tellChange(same, after, writtenMs, hearing, news);
@@ -417,4 +432,17 @@ export class ClusterView {
 export function changeTime(writtenMs: number, nowMs: number): number {
   if (writtenMs === 0 || nowMs - writtenMs < 1.5 * timeStepMs) return nowMs;
   return Math.min(nowMs, writtenMs + timeStepMs);
+}
+
+/**
+ * An entity that came after `seenToMs` and was changed at `changedMs`, unseen: it may have had other labels before, so
+ * that until then its addresses name nobody for certain.
+ */
+export function withUnseenPast(event: InventoryEvent, seenToMs: number, changedMs: number): InventoryEvent {
+  if (!hasAddresses(event) || seenToMs === 0 || event.sinceMs + timeStepMs <= seenToMs) return event;
+  const addresses = event.addresses.map((interval) => {
+    const { sinceMs, certainFromMs = sinceMs } = interval;
+    return changedMs > certainFromMs ? { ...interval, certainFromMs: changedMs } : interval;
+  });
+  return { ...event, addresses };
 }

@@ -6,11 +6,12 @@ import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
+import type { InventoryEvent } from '../../../../lib/inventory/events.ts';
 import { backoffMs } from '../../../../lib/runtime/backoff.ts';
 import type { KubelinkConfig, KubernetesSource as KubernetesSourceConfig } from '../../config.ts';
 import { type CarryRules, carryRules, checkedCidr } from '../../manifests/common.ts';
 import type { Restored, Source, SourceSink } from '../source.ts';
-import { ClusterView, changeTime } from './cluster-view.ts';
+import { ClusterView, changeTime, withUnseenPast } from './cluster-view.ts';
 import { Connection } from './connection.ts';
 import { type Converted, converted } from './converted.ts';
 import { type Access, loadAccess } from './credentials.ts';
@@ -88,6 +89,8 @@ export class KubernetesSource implements Source {
   #mayTell = false;
   /** Everything was told in this term; from then on changes are. */
   #isTelling = false;
+  /** When everything was told last, ms. */
+  #toldSinceMs = 0;
   #uid = '';
   /** Everything that took effect until here was heard, ms; 0: nothing yet. */
   #vouchedMs = 0;
@@ -241,9 +244,11 @@ export class KubernetesSource implements Source {
 
   #apply(kind: Kind, object: Converted, isGone: boolean): void {
     const seenToMs = Math.max(this.#vouchedMs, this.#readMs.get(kind) ?? 0);
-    const news = this.#view.apply(kind, object, isGone, { nowMs: Date.now(), seenToMs });
+    const isTold = this.#isTelling && this.#isWriter();
+    const toldSinceMs = isTold ? this.#toldSinceMs : Number.POSITIVE_INFINITY;
+    const news = this.#view.apply(kind, object, isGone, { nowMs: Date.now(), seenToMs, toldSinceMs });
     this.#tellProblems();
-    if (!this.#isTelling || !this.#isWriter()) return;
+    if (!isTold) return;
     for (const one of news) {
       if (one.type === 'gone') this.#sink?.gone(one.key, one.atMs);
       else this.#sink?.change(one.event, one.atMs, seenToMs === 0 ? undefined : seenToMs);
@@ -256,10 +261,13 @@ export class KubernetesSource implements Source {
     const nowMs = Date.now();
     const seenToMs = this.#isTelling ? this.#vouchedMs : (this.#restored?.completeToMs() ?? 0);
     this.#isTelling = true;
-    this.#sink?.snapshot(this.#view.all(), seenToMs, (event) => {
+    this.#toldSinceMs = nowMs;
+    const changedMs = (event: InventoryEvent): number | null => {
       const writtenMs = this.#view.writtenMs(event);
       return writtenMs === 0 ? null : changeTime(writtenMs, nowMs);
-    });
+    };
+    const events = this.#view.all().map((event) => withUnseenPast(event, seenToMs, changedMs(event) ?? 0));
+    this.#sink?.snapshot(events, seenToMs, changedMs);
   }
 
   /** Says what is wrong; the same again only after a while, as it is tried again and again. */

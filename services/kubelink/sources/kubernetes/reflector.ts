@@ -128,7 +128,7 @@ export class Reflector<T> implements Probed {
         signal.throwIfAborted();
         if (!connection.isOpen) await connection.ended;
         if (error instanceof StatusError && error.code === 401) throw error;
-        if (this.#resourceVersion === '' && this.#useStream && isRefusedStream(error)) {
+        if (this.#resourceVersion === '' && this.#useStream && isNoStream(error)) {
           this.#useStream = false;
           continue;
         }
@@ -243,7 +243,7 @@ export class Reflector<T> implements Probed {
     } finally {
       this.#liveStream = 0;
     }
-    if (initial !== null) throw new Error(`GET ${path}: the stream ended within the first state`);
+    if (initial !== null) throw new EarlyEndError(`GET ${path}: the stream ended within the first state`);
   }
 
   #take(event: WatchEvent): void {
@@ -275,7 +275,13 @@ export class Reflector<T> implements Probed {
   }
 }
 
-/** A server that has no watch lists says that the request is not valid. */
-function isRefusedStream(error: unknown): boolean {
-  return error instanceof StatusError && (error.code === 400 || error.code === 422);
+/** The server ended a stream before it had told its first state: it does so where more changes than can be kept up with. */
+class EarlyEndError extends Error {
+  override readonly name = 'EarlyEndError';
+}
+
+/** Whether pages are the better way: a server without watch lists says that the request is not valid. */
+function isNoStream(error: unknown): boolean {
+  const isRefused = error instanceof StatusError && (error.code === 400 || error.code === 422);
+  return isRefused || error instanceof EarlyEndError;
 }
