@@ -2,6 +2,7 @@
 import { parseArgs } from 'node:util';
 import { formatTable } from '../lib/runtime/table.ts';
 import { benchDecode, benchEnrichment, benchLookup } from './hot-path.ts';
+import { benchLabels } from './labels.ts';
 import { benchPipeline } from './pipeline.ts';
 import { type Figure, jsonLine, tableRow } from './report.ts';
 import { loadWorld, makeTraffic } from './traffic.ts';
@@ -33,6 +34,8 @@ say('enriching ...');
 report(await benchEnrichment(traffic));
 say('the whole way, with ClickHouse and both buses ...');
 await benchPipeline(traffic, report);
+say('from a changed label to a query ...');
+report(await benchLabels(say));
 
 if (!options.json) {
   const lines = formatTable(

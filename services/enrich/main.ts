@@ -69,6 +69,8 @@ export const service = defineService({
             log.warn({ err: error }, 'workloads and rules are not all in the store yet, tried again');
           });
         }
+        // Flows that are older are refused, so nobody asks for what ended before.
+        world.inventory.evictBefore(Date.now() - config.enrich.maxAgeMs);
         await sleep(config.enrich.catalogFlushMs, undefined, { signal: ended }).catch(() => undefined);
       }
       await enricher.close();

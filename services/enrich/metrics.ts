@@ -83,6 +83,12 @@ export function makeMetrics(registry: Registry) {
       help: 'Inventory events that could not be read.',
       registers,
     }),
+    inventoryProblems: new Counter({
+      name: 'eastwest_enrich_inventory_problems_total',
+      help: 'What was wrong with inventory events; the rest of each was used.',
+      labelNames: ['problem'],
+      registers,
+    }),
     policyVersion: new Gauge({
       name: 'eastwest_enrich_policy_version',
       help: 'Version of the policy in force.',

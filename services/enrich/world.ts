@@ -2,7 +2,8 @@
 import type { Logger } from 'pino';
 import { Compile } from 'typebox/compile';
 import type { Bus, BusMessage } from '../../lib/bus/bus.ts';
-import { Inventory } from '../../lib/inventory/inventory.ts';
+import { rateLimited } from '../../lib/bus/reporter.ts';
+import { Inventory, type InventoryOptions } from '../../lib/inventory/inventory.ts';
 import { emptyPolicy, PolicyEngine } from '../../lib/policy/engine.ts';
 import { makeLabeller } from '../../lib/policy/profiles.ts';
 import { InventoryEvent } from '../../schemas/inventory-event.ts';
@@ -45,6 +46,15 @@ function parseJson(value: Uint8Array): unknown {
   return JSON.parse(Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('utf8'));
 }
 
+/** Counts what was wrong with events, and says it; the same thing not again and again. */
+function problemReporter({ log, metrics }: WorldOptions): NonNullable<InventoryOptions['onProblem']> {
+  const report = rateLimited((error) => log.warn({ problem: error.message }, 'inventory event used in part'));
+  return (problem, key, detail) => {
+    metrics.inventoryProblems.inc({ problem });
+    report(new Error(`${key}: ${problem}: ${detail}`));
+  };
+}
+
 /** The event of a message; undefined where it can't be read, which is said and counted. */
 function readInventoryEvent(
   { key, offset }: BusMessage,
@@ -75,6 +85,7 @@ export async function openWorld(options: WorldOptions): Promise<World> {
   const inventory = new Inventory({
     maxIntervalsPerAddress: options.maxIntervalsPerAddress,
     labelsOf: makeLabeller(policy.profiles),
+    onProblem: problemReporter(options),
   });
 
   /** For each partition of the inventory, the next offset to apply. */
