@@ -432,6 +432,31 @@ test('the unit of systemd runs a command that exists with keys that exist', () =
   assert.equal(program?.[2], 'agent');
 });
 
+test('the Deployment runs kubelink with keys that exist, and may use the lease that it asks for', () => {
+  interface Manifest {
+    kind: string;
+    metadata: { name: string; namespace?: string };
+    rules: { resources: string[]; resourceNames?: string[]; verbs: string[] }[];
+    spec: {
+      template: { spec: { containers: { args: string[]; env: { name: string; value: string }[] }[] } };
+    };
+  }
+  const documents = text('deploy', 'kubernetes', 'kubelink.yaml')
+    .split('\n---\n')
+    .map((document): Manifest => parse(document));
+  const deployment = documents.find(({ kind }) => kind === 'Deployment');
+  const [container] = deployment?.spec.template.spec.containers ?? [];
+  assert.deepEqual(container?.args, ['kubelink']);
+  const environment = Object.fromEntries((container?.env ?? []).map(({ name, value }) => [name, value]));
+  const [source] = configOf(environment).values.kubelink.sources;
+  assert.ok(source?.kind === 'kubernetes');
+  const role = documents.find(({ kind }) => kind === 'Role');
+  // In a pod the lease is in the pod's own namespace.
+  assert.equal(role?.metadata.namespace, deployment?.metadata.namespace);
+  const named = role?.rules.find(({ resourceNames }) => resourceNames?.includes(source.leaseName));
+  assert.deepEqual(named?.verbs, ['get', 'update']);
+});
+
 test('the DaemonSet runs the agent with keys that exist', () => {
   interface DaemonSet {
     kind: string;

@@ -37,6 +37,8 @@ export const defaultConfigFile = 'eastwest.yaml';
 export const reservedEnvironment: readonly string[] = [
   'EASTWEST_CONFIG',
   'EASTWEST_FAILPOINTS',
+  // A Kubernetes control plane for tests.
+  'EASTWEST_KUBELAB',
   'EASTWEST_PARENT',
   'EASTWEST_URL',
 ];

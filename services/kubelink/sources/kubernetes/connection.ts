@@ -27,6 +27,27 @@ export interface Request {
   readonly body?: unknown;
 }
 
+/** What a stream of JSON lines is told to. */
+export interface LineTaker {
+  /** It has begun. */
+  onOpen(): void;
+  /** Each parsed line; what this throws ends the stream. */
+  onLine(value: unknown): void;
+}
+
+/** What the parts of a source ask of a connection. */
+export interface ApiConnection {
+  readonly isOpen: boolean;
+  /** Rejects with a {@link ConnectionError} when the connection has ended. */
+  readonly ended: Promise<never>;
+  /** The answer's JSON. Rejects with a {@link StatusError} for any other answer than success. */
+  json(request: Request): Promise<unknown>;
+  /** Reads JSON lines until the server ends the stream. `quietTimeoutMs` bounds the time between two lines. */
+  lines(request: Request, take: LineTaker, quietTimeoutMs: number, signal: AbortSignal): Promise<void>;
+  /** Resolves when the server has answered a ping, and so all that it sent before has been read. */
+  ping(): Promise<void>;
+}
+
 export interface ConnectionOptions {
   readonly connectTimeoutMs: number;
   /** Longest time without an answer to a ping. */
@@ -35,7 +56,7 @@ export interface ConnectionOptions {
   readonly requestTimeoutMs: number;
 }
 
-export class Connection {
+export class Connection implements ApiConnection {
   readonly #session: ClientHttp2Session;
   readonly #access: Access;
   readonly #options: ConnectionOptions;
@@ -81,7 +102,6 @@ export class Connection {
     return connection;
   }
 
-  /** Rejects with a {@link ConnectionError} when the connection has ended. */
   get ended(): Promise<never> {
     return this.#ended.promise;
   }
@@ -127,7 +147,6 @@ export class Connection {
     );
   }
 
-  /** Resolves when the server has answered a ping, and so all that it sent before has been read. */
   async ping(): Promise<void> {
     const answered = new Promise<void>((resolve, reject) => {
       if (this.#reason !== null) reject(this.#reason);
@@ -157,7 +176,6 @@ export class Connection {
     return stream;
   }
 
-  /** The answer's JSON. Rejects with a {@link StatusError} for any other answer than success. */
   async json(request: Request): Promise<unknown> {
     const stream = await this.#open(request);
     const { requestTimeoutMs } = this.#options;
@@ -173,16 +191,7 @@ export class Connection {
     }
   }
 
-  /**
-   * Reads JSON lines until the server ends the stream. `onOpen` is called when it has begun; `onLine` takes each parsed
-   * line, and what it throws ends the stream. `quietTimeoutMs` bounds the time between two lines.
-   */
-  async lines(
-    request: Request,
-    take: { onOpen(): void; onLine(value: unknown): void },
-    quietTimeoutMs: number,
-    signal: AbortSignal,
-  ): Promise<void> {
+  async lines(request: Request, take: LineTaker, quietTimeoutMs: number, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     const stream = await this.#open(request);
     const done = Promise.withResolvers<void>();

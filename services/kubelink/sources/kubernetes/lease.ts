@@ -3,7 +3,7 @@
  * clock of another process is never trusted: its lease has expired when it was seen unchanged for its whole duration.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Connection, Request } from './connection.ts';
+import type { ApiConnection, Request } from './connection.ts';
 import { StatusError } from './errors.ts';
 
 /** Parts of the duration: a renewal every fifth; after four fifths without one the holder gives up by itself. */
@@ -75,7 +75,7 @@ export class Lease {
   }
 
   /** Acquires, renews, waits, until the connection ends or `signal` is aborted; rejects with its reason, or where it is forbidden. */
-  async run(connection: Connection, signal: AbortSignal): Promise<never> {
+  async run(connection: ApiConnection, signal: AbortSignal): Promise<never> {
     const stepMs = this.#options.durationMs / renewalsPerDuration;
     for (;;) {
       signal.throwIfAborted();
@@ -88,7 +88,7 @@ export class Lease {
   }
 
   /** Lets go of it, so that another takes over at once. Does nothing where it is not held. */
-  async release(connection: Connection): Promise<void> {
+  async release(connection: ApiConnection): Promise<void> {
     const record = this.isHeld ? await this.#read(connection) : null;
     this.#lose('released');
     if (record?.holder !== this.#options.identity) return;
@@ -96,7 +96,7 @@ export class Lease {
   }
 
   /** One try; returns how long until the next, ms. */
-  async #step(connection: Connection): Promise<number> {
+  async #step(connection: ApiConnection): Promise<number> {
     const { durationMs, identity } = this.#options;
     const startedAt = performance.now();
     try {
@@ -134,7 +134,7 @@ export class Lease {
     return (this.#seen?.since ?? now) + record.durationMs - now;
   }
 
-  async #read(connection: Connection): Promise<LeaseRecord | null> {
+  async #read(connection: ApiConnection): Promise<LeaseRecord | null> {
     try {
       return readLease(
         await connection.json({ path: `${this.#path}/${encodeURIComponent(this.#options.name)}` }),

@@ -4,7 +4,7 @@
  * connection, so nothing else delays the one more than the other.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Connection } from './connection.ts';
+import type { ApiConnection } from './connection.ts';
 import { listPage, type Resource } from './resources.ts';
 
 /** Longest time a proof may take, ms; then another is begun. */
@@ -25,7 +25,7 @@ export interface Probed {
 
 /** Resolves with the moment, ms since the epoch, up to which everything was heard, or `null` where that cannot be said. */
 export async function proveComplete(
-  connection: Connection,
+  connection: ApiConnection,
   reflectors: readonly Probed[],
   settleMs: number,
   signal: AbortSignal,

@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { backoffMs } from '../../../../lib/runtime/backoff.ts';
-import type { Connection } from './connection.ts';
+import type { ApiConnection } from './connection.ts';
 import { isExpired, StatusError, statusError } from './errors.ts';
 import type { KubernetesMetrics } from './metrics.ts';
 import type { Probed } from './probe.ts';
@@ -116,7 +116,7 @@ export class Reflector<T> implements Probed {
    * Runs until the connection has ended or `signal` is aborted; rejects with either's reason, or where it is let in no
    * more (401). `useStream`: whether this server is asked for its first state as a stream.
    */
-  async run(connection: Connection, useStream: boolean, signal: AbortSignal): Promise<never> {
+  async run(connection: ApiConnection, useStream: boolean, signal: AbortSignal): Promise<never> {
     const { resource, metrics, source, maxRetryDelayMs } = this.#options;
     this.#useStream = useStream;
     for (let failureCount = 0; ; ) {
@@ -148,7 +148,7 @@ export class Reflector<T> implements Probed {
     }
   }
 
-  async #list(connection: Connection, signal: AbortSignal): Promise<void> {
+  async #list(connection: ApiConnection, signal: AbortSignal): Promise<void> {
     for (let tryCount = 1; ; tryCount++) {
       try {
         await this.#listOnce(connection, tryCount > expiredListCount ? 0 : this.#options.pageSize, signal);
@@ -161,7 +161,7 @@ export class Reflector<T> implements Probed {
   }
 
   /** `pageSize` 0: all at once. */
-  async #listOnce(connection: Connection, pageSize: number, signal: AbortSignal): Promise<void> {
+  async #listOnce(connection: ApiConnection, pageSize: number, signal: AbortSignal): Promise<void> {
     const { path } = this.#options.resource;
     const objects: T[] = [];
     const askedMs = Date.now();
@@ -181,7 +181,7 @@ export class Reflector<T> implements Probed {
     this.#synced(objects, resourceVersion, askedMs);
   }
 
-  async #page(connection: Connection, path: string): Promise<ListPage> {
+  async #page(connection: ApiConnection, path: string): Promise<ListPage> {
     for (let tryCount = 1; ; tryCount++) {
       try {
         return listPage(await connection.json({ path }), path);
@@ -200,7 +200,7 @@ export class Reflector<T> implements Probed {
     this.#sink.replace(objects, askedMs);
   }
 
-  async #watch(connection: Connection, signal: AbortSignal): Promise<void> {
+  async #watch(connection: ApiConnection, signal: AbortSignal): Promise<void> {
     const { path } = this.#options.resource;
     const timeoutS = Math.round(watchTimeoutS * (1 + Math.random()));
     const query = new URLSearchParams({
