@@ -7,6 +7,7 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import {
+  type AddressInterval,
   type ClusterEvent,
   type InventoryEvent,
   inventoryKey,
@@ -435,14 +436,16 @@ export function changeTime(writtenMs: number, nowMs: number): number {
 }
 
 /**
- * An entity that came after `seenToMs` and was changed at `changedMs`, unseen: it may have had other labels before, so
- * that until then its addresses name nobody for certain.
+ * An address that came after `seenToMs`, of an entity that was changed at `changedMs`, unseen: somebody else may have had
+ * it before that, or the entity other labels, so that until then it names nobody for certain.
  */
 export function withUnseenPast(event: InventoryEvent, seenToMs: number, changedMs: number): InventoryEvent {
-  if (!hasAddresses(event) || seenToMs === 0 || event.sinceMs + timeStepMs <= seenToMs) return event;
-  const addresses = event.addresses.map((interval) => {
-    const { sinceMs, certainFromMs = sinceMs } = interval;
-    return changedMs > certainFromMs ? { ...interval, certainFromMs: changedMs } : interval;
-  });
+  if (!hasAddresses(event) || seenToMs === 0) return event;
+  const isUnsure = ({ sinceMs, certainFromMs = sinceMs }: AddressInterval): boolean =>
+    sinceMs + timeStepMs > seenToMs && changedMs > certainFromMs;
+  if (!event.addresses.some(isUnsure)) return event;
+  const addresses = event.addresses.map((interval) =>
+    isUnsure(interval) ? { ...interval, certainFromMs: changedMs } : interval,
+  );
   return { ...event, addresses };
 }

@@ -38,8 +38,10 @@ export interface LineTaker {
 /** What the parts of a source ask of a connection. */
 export interface ApiConnection {
   readonly isOpen: boolean;
-  /** Rejects with a {@link ConnectionError} when the connection has ended. */
+  /** Rejects with a {@link ConnectionError} when the connection has ended. Each wait for it stays until then: see `within`. */
   readonly ended: Promise<never>;
+  /** What the work comes to; rejects with a {@link ConnectionError} as soon as the connection has ended. */
+  within<T>(work: Promise<T>): Promise<T>;
   /** The answer's JSON. Rejects with a {@link StatusError} for any other answer than success. */
   json(request: Request): Promise<unknown>;
   /** Reads JSON lines until the server ends the stream. `quietTimeoutMs` bounds the time between two lines. */
@@ -61,6 +63,8 @@ export class Connection implements ApiConnection {
   readonly #access: Access;
   readonly #options: ConnectionOptions;
   readonly #ended = Promise.withResolvers<never>();
+  /** Those who wait for something here, to be told of the end. */
+  readonly #waiting = new Set<(reason: Error) => void>();
   #reason: ConnectionError | null = null;
   #drained: NodeJS.Timeout | null = null;
   #pingTimer: NodeJS.Timeout | null = null;
@@ -123,6 +127,22 @@ export class Connection implements ApiConnection {
     if (this.#pingDeadline !== null) clearTimeout(this.#pingDeadline);
     this.#session.destroy();
     this.#ended.reject(reason);
+    for (const reject of this.#waiting) reject(reason);
+    this.#waiting.clear();
+  }
+
+  async within<T>(work: Promise<T>): Promise<T> {
+    if (this.#reason !== null) {
+      work.catch(() => undefined);
+      throw this.#reason;
+    }
+    const ended = Promise.withResolvers<never>();
+    this.#waiting.add(ended.reject);
+    try {
+      return await Promise.race([work, ended.promise]);
+    } finally {
+      this.#waiting.delete(ended.reject);
+    }
   }
 
   /** The server wants no more requests here. What it has answered already still counts: why it does so stands there (401). */
@@ -152,7 +172,7 @@ export class Connection implements ApiConnection {
       if (this.#reason !== null) reject(this.#reason);
       else this.#session.ping((error) => (error ? reject(error) : resolve()));
     });
-    await Promise.race([answered, this.#ended.promise]);
+    await this.within(answered);
   }
 
   async #open({ method = 'GET', path, body }: Request): Promise<ClientHttp2Stream> {
@@ -185,7 +205,7 @@ export class Connection implements ApiConnection {
       requestTimeoutMs,
     );
     try {
-      return await Promise.race([bodyOf(stream, what), this.#ended.promise]);
+      return await this.within(bodyOf(stream, what));
     } finally {
       clearTimeout(timer);
     }
@@ -229,7 +249,7 @@ export class Connection implements ApiConnection {
     stream.once('error', giveUp);
     stream.once('close', () => done.resolve());
     try {
-      await Promise.race([done.promise, this.#ended.promise]);
+      await this.within(done.promise);
     } finally {
       clearTimeout(quiet);
       signal.removeEventListener('abort', onAbort);

@@ -27,6 +27,10 @@ export class FakeApi implements ApiConnection {
     return this.#ended.promise;
   }
 
+  within<T>(work: Promise<T>): Promise<T> {
+    return Promise.race([work, this.#ended.promise]);
+  }
+
   close(): void {
     this.isOpen = false;
     this.#ended.reject(new ConnectionError('closed'));

@@ -194,7 +194,7 @@ export class KubernetesSource implements Source {
       tasks.push(this.#prove(connection, signal));
       if (source.lease) tasks.push(this.#lead(connection, access, signal));
       for (const task of tasks) task.catch(() => undefined);
-      await Promise.race([...tasks, connection.ended, aborted(this.#stop.signal)]);
+      await Promise.race([...tasks, connection.ended, aborted(signal)]);
     } finally {
       metrics.connected.set({ source: name }, 0);
       scope.abort();
@@ -235,7 +235,8 @@ export class KubernetesSource implements Source {
   }
 
   #replace(kind: Kind, objects: readonly Converted[], askedMs: number): void {
-    const seenToMs = Math.max(this.#vouchedMs, this.#restored?.completeToMs() ?? 0);
+    // Up to when the topic knows everything, not only this process.
+    const seenToMs = Math.max(this.#isTelling ? this.#vouchedMs : 0, this.#restored?.completeToMs() ?? 0);
     this.#view.replace(kind, objects, { nowMs: Date.now(), seenToMs });
     this.#readMs.set(kind, askedMs - this.#options.source.statusLagMs);
     this.#tellProblems();
@@ -262,12 +263,13 @@ export class KubernetesSource implements Source {
     const seenToMs = this.#isTelling ? this.#vouchedMs : (this.#restored?.completeToMs() ?? 0);
     this.#isTelling = true;
     this.#toldSinceMs = nowMs;
-    const changedMs = (event: InventoryEvent): number | null => {
+    const changes = new Map<InventoryEvent, number>();
+    for (const event of this.#view.all()) {
       const writtenMs = this.#view.writtenMs(event);
-      return writtenMs === 0 ? null : changeTime(writtenMs, nowMs);
-    };
-    const events = this.#view.all().map((event) => withUnseenPast(event, seenToMs, changedMs(event) ?? 0));
-    this.#sink?.snapshot(events, seenToMs, changedMs);
+      const changedMs = writtenMs === 0 ? 0 : changeTime(writtenMs, nowMs);
+      changes.set(withUnseenPast(event, seenToMs, changedMs), changedMs);
+    }
+    this.#sink?.snapshot([...changes.keys()], seenToMs, (event) => changes.get(event) || null);
   }
 
   /** Says what is wrong; the same again only after a while, as it is tried again and again. */
@@ -292,7 +294,7 @@ export class KubernetesSource implements Source {
     let beganAt = performance.now();
     for (;;) {
       const restMs = Math.max(0, beganAt + probeIntervalMs - performance.now());
-      await Promise.race([sleep(restMs, undefined, { signal }), connection.ended]);
+      await connection.within(sleep(restMs, undefined, { signal }));
       beganAt = performance.now();
       try {
         const heardToMs = await proveComplete(connection, this.#reflectors, this.#settleMs, signal);
@@ -346,7 +348,7 @@ export class KubernetesSource implements Source {
         this.#fail(`no lease, so nothing is published: ${reasonOf(error)}${help}`);
         const maxMs = Math.min(config.maxRetryDelayMs, source.leaseDurationMs / 5);
         const delayMs = backoffMs(failureCount, { initialMs: initialRetryDelayMs, maxMs });
-        await Promise.race([sleep(delayMs, undefined, { signal }), connection.ended]);
+        await connection.within(sleep(delayMs, undefined, { signal }));
       }
     }
   }

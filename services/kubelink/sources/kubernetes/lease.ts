@@ -80,10 +80,7 @@ export class Lease {
     for (;;) {
       signal.throwIfAborted();
       const waitMs = await this.#step(connection);
-      await Promise.race([
-        sleep(Math.max(10, Math.min(stepMs, waitMs)), undefined, { signal }),
-        connection.ended,
-      ]);
+      await connection.within(sleep(Math.max(10, Math.min(stepMs, waitMs)), undefined, { signal }));
     }
   }
 

@@ -143,7 +143,7 @@ export class Reflector<T> implements Probed {
         if (!isExpired(error)) this.#sink.failing(reasonOf(error));
         const askedMs = error instanceof StatusError ? Math.min(error.retryAfterMs, maxRetryAfterMs) : 0;
         const ownMs = backoffMs(failureCount, { initialMs: initialRetryDelayMs, maxMs: maxRetryDelayMs });
-        await Promise.race([sleep(Math.max(askedMs, ownMs), undefined, { signal }), connection.ended]);
+        await connection.within(sleep(Math.max(askedMs, ownMs), undefined, { signal }));
       }
     }
   }
