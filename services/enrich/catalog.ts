@@ -18,7 +18,7 @@ const chunkRows = 20000;
 /** `valid_to` of an interval that lasts, ms: the last second that ClickHouse reads as a number (in the year 2286). */
 const openEndMs = 9_999_999_999_000;
 /** How often the watermarks of sources are written, ms. */
-const sourcesIntervalMs = 5000;
+const sourcesIntervalMs = 2000;
 
 function identityRow(inventory: Inventory, index: number): Row {
   const identity = inventory.identities.list[index];

@@ -5,6 +5,7 @@ import type { BatchRows } from './resolve.ts';
 
 /** A row of `flows_late` as the store gives it, all columns; those that naming needs have their types. */
 export interface LateRow extends Readonly<Record<string, unknown>> {
+  readonly block: string;
   readonly row: number;
   readonly version: number;
   readonly start_ms_epoch: string;

@@ -25,19 +25,6 @@ export class Needs {
     note(this.#byNetwork, network, needMs);
   }
 
-  /** Takes over what others wait for. */
-  add(others: Needs): void {
-    for (const [from, to] of [
-      [others.#bySource, this.#bySource],
-      [others.#byNetwork, this.#byNetwork],
-    ] as const) {
-      for (const [key, { leastMs, mostMs }] of from) {
-        note(to, key, leastMs);
-        note(to, key, mostMs);
-      }
-    }
-  }
-
   /** How long until the first pending row can be settled, ms, if watermarks go on with time; 0: it can be now. */
   shortestWaitMs(inventory: Inventory, staleMs: number): number {
     let shortest = Number.POSITIVE_INFINITY;

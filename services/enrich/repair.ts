@@ -15,7 +15,7 @@ import { countFlows } from './counts.ts';
 import { lateTable, markerRow } from './late.ts';
 import { columnsOfLate, type LateRow } from './late-columns.ts';
 import type { EnrichMetrics } from './metrics.ts';
-import { Needs } from './needs.ts';
+import type { Needs } from './needs.ts';
 import {
   BlockNamer,
   type EndColumns,
@@ -50,7 +50,10 @@ interface PendingBlock {
 /** Longest wait for the inventory topic before a look, ms. */
 const catchUpMs = 1000;
 
-const ofBlock = `bus_partition = {partition:UInt32} AND block = {block:UInt64} AND row != ${markerRow} AND sign = 1`;
+/** Blocks that are looked at together. */
+const maxBlocksAtOnce = 64;
+
+const ofBlocks = `bus_partition = {partition:UInt32} AND block IN {blocks:Array(UInt64)} AND row != ${markerRow} AND sign = 1`;
 
 export class Repairer {
   readonly #options: RepairerOptions;
@@ -124,60 +127,76 @@ export class Repairer {
   }
 
   async #repairDue(): Promise<void> {
-    const { world, windowMs } = this.#options;
     for (const [partition, blocks] of this.#pending) {
-      for (const [block, due] of blocks) {
+      for (;;) {
         if (this.#stop.signal.aborted) return;
-        const isOver = due.writtenMs + windowMs <= Date.now();
-        const isMet = due.needs === null || due.needs.isMet(world.inventory, silentSourceMs);
-        if (!isOver && !isMet) continue;
-        const needs = await this.#repairBlock(partition, block, isOver);
+        const due = this.#dueOf(blocks);
+        if (due.size === 0) break;
+        await this.#repairBlocks(partition, due);
+        const left = await this.#leftOf(partition, due);
+        // Lost meanwhile: whoever has the partition now goes on.
         if (this.#pending.get(partition) !== blocks) break;
-        if (needs === null) blocks.delete(block);
-        else due.needs = needs;
+        for (const block of due.keys()) if (!left.has(block)) blocks.delete(block);
+        if (left.size > 0) break;
       }
     }
     this.#gauge();
   }
 
-  /** Repairs what can be repaired of a block. Returns what the rest waits for, or null when nothing is left. */
-  async #repairBlock(partition: number, block: number, giveUp: boolean): Promise<Needs | null> {
-    const { store, maxRows } = this.#options;
-    const waiting = new Needs();
-    let afterRow = -1;
-    for (;;) {
-      const rows = await store.query<LateRow>(
-        `SELECT *, toUnixTimestamp64Milli(start_ms) AS start_ms_epoch FROM ${lateTable} FINAL
-         WHERE ${ofBlock} AND pending = 1 AND row > {after:Int64} ORDER BY row LIMIT {limit:UInt32}`,
-        { partition, block, after: afterRow, limit: maxRows },
-      );
-      const last = rows.at(-1);
-      if (last === undefined) break;
-      afterRow = last.row;
-      await this.#repairRows(partition, block, rows, giveUp, waiting);
-      if (rows.length < maxRows) break;
+  /** The oldest blocks that can be repaired, or that have waited long enough. */
+  #dueOf(blocks: ReadonlyMap<number, PendingBlock>): Map<number, PendingBlock> {
+    const { world, windowMs } = this.#options;
+    const due = new Map<number, PendingBlock>();
+    for (const [block, pending] of blocks) {
+      const isOver = pending.writtenMs + windowMs <= Date.now();
+      const isMet = pending.needs === null || pending.needs.isMet(world.inventory, silentSourceMs);
+      if (isOver || isMet) due.set(block, pending);
+      if (due.size === maxBlocksAtOnce) break;
     }
-    // What counts is what the store has: another enricher may have been at it at the same time.
-    const [left] = await store.query<{ count: string }>(
-      `SELECT count() AS count FROM ${lateTable} FINAL WHERE ${ofBlock} AND pending = 1`,
-      { partition, block },
-    );
-    return Number(left?.count ?? 0) === 0 ? null : waiting;
+    return due;
   }
 
+  /** Blocks of which rows are pending still. What counts is what the store has: others may be at it at the same time. */
+  async #leftOf(partition: number, due: ReadonlyMap<number, PendingBlock>): Promise<Set<number>> {
+    const rows = await this.#options.store.query<{ block: string }>(
+      `SELECT DISTINCT block FROM ${lateTable} FINAL WHERE ${ofBlocks} AND pending = 1`,
+      { partition, blocks: [...due.keys()] },
+    );
+    return new Set(rows.map(({ block }) => Number(block)));
+  }
+
+  /** Repairs what can be repaired of these blocks, as many rows as one pass may have. */
+  async #repairBlocks(partition: number, due: ReadonlyMap<number, PendingBlock>): Promise<void> {
+    const { store, maxRows } = this.#options;
+    const parameters = { partition, blocks: [...due.keys()] };
+    // How many are done names the step, and is asked for before the rows: of two enrichers at the same step one succeeds.
+    const steps = await store.query<{ block: string; done: string }>(
+      `SELECT block, countIf(pending = 0) AS done FROM ${lateTable} FINAL WHERE ${ofBlocks} GROUP BY block`,
+      parameters,
+    );
+    const doneOf = new Map(steps.map(({ block, done }) => [Number(block), done]));
+    const rows = await store.query<LateRow>(
+      `SELECT *, toUnixTimestamp64Milli(start_ms) AS start_ms_epoch FROM ${lateTable} FINAL
+       WHERE ${ofBlocks} AND pending = 1 ORDER BY block, row LIMIT {limit:UInt32}`,
+      { ...parameters, limit: maxRows },
+    );
+    for (const [block, ofBlock] of Map.groupBy(rows, (row) => Number(row.block))) {
+      const pending = due.get(block);
+      if (pending === undefined || this.#stop.signal.aborted) return;
+      const giveUp = pending.writtenMs + this.#options.windowMs <= Date.now();
+      pending.needs = await this.#repairRows(partition, block, doneOf.get(block) ?? '0', ofBlock, giveUp);
+    }
+  }
+
+  /** Repairs rows of one block. Returns what the others of them wait for. */
   async #repairRows(
     partition: number,
     block: number,
+    done: string,
     rows: readonly LateRow[],
     giveUp: boolean,
-    waiting: Needs,
-  ): Promise<void> {
+  ): Promise<Needs> {
     const { world, store, catalog, metrics } = this.#options;
-    // How many are done names the step: two enrichers at the same step can't both succeed.
-    const [done] = await store.query<{ count: string }>(
-      `SELECT count() AS count FROM ${lateTable} FINAL WHERE ${ofBlock} AND pending = 0`,
-      { partition, block },
-    );
     const { inventory, engine } = world;
     const { columns, batches } = columnsOfLate(rows, (name) => inventory.network(name));
     const resolved = makeResolvedColumns(rows.length);
@@ -200,20 +219,16 @@ export class Repairer {
         pending: 0,
       });
     });
-    waiting.add(namer.needs);
-    if (replaced.length === 0) return;
+    if (replaced.length === 0) return namer.needs;
     await catalog.writeIdentities([resolved.source.identity, resolved.destination.identity], rows.length);
     failpoint('enrich.before-repair');
-    await store.insertRows(
-      lateTable,
-      replaced,
-      `${topics.flows}/${partition}/${block}#repair/${done?.count ?? 0}/${rows[0]?.row ?? 0}`,
-    );
+    await store.insertRows(lateTable, replaced, `${topics.flows}/${partition}/${block}#repair/${done}`);
     failpoint('enrich.repaired');
     const gaveUp = rows.filter((_, i) => isPending(i) && giveUp).length;
     if (gaveUp > 0) metrics.repairedRows.inc({ outcome: 'given-up' }, gaveUp);
     metrics.repairedRows.inc({ outcome: 'settled' }, replaced.length / 2 - gaveUp);
     countFlows(metrics, { columns, resolved }, (i) => giveUp || !isPending(i));
+    return namer.needs;
   }
 
   /** The columns that naming and judging give to a row. */
