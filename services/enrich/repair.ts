@@ -113,34 +113,37 @@ export class Repairer {
   async #run(): Promise<void> {
     const { world, intervalMs, log } = this.#options;
     const { signal } = this.#stop;
+    let hasMore = false;
     for (;;) {
-      await pause(intervalMs, signal);
+      if (!hasMore) await pause(intervalMs, signal);
+      hasMore = false;
       if (signal.aborted) return;
       if (![...this.#pending.values()].some((blocks) => blocks.size > 0)) continue;
       try {
         await world.catchUp(catchUpMs, signal);
-        await this.#repairDue();
+        hasMore = await this.#repairDue();
       } catch (error) {
         if (!signal.aborted) log.warn({ err: error }, 'late flows are not repaired yet, tried again');
       }
     }
   }
 
-  async #repairDue(): Promise<void> {
+  /** One pass over each partition, so that none waits for another's backlog. Returns whether there is more to do at once. */
+  async #repairDue(): Promise<boolean> {
+    let hasMore = false;
     for (const [partition, blocks] of this.#pending) {
-      for (;;) {
-        if (this.#stop.signal.aborted) return;
-        const due = this.#dueOf(blocks);
-        if (due.size === 0) break;
-        await this.#repairBlocks(partition, due);
-        const left = await this.#leftOf(partition, due);
-        // Lost meanwhile: whoever has the partition now goes on.
-        if (this.#pending.get(partition) !== blocks) break;
-        for (const block of due.keys()) if (!left.has(block)) blocks.delete(block);
-        if (left.size > 0) break;
-      }
+      if (this.#stop.signal.aborted) return false;
+      const due = this.#dueOf(blocks);
+      if (due.size === 0) continue;
+      await this.#repairBlocks(partition, due);
+      const left = await this.#leftOf(partition, due);
+      // Lost meanwhile: whoever has the partition now goes on.
+      if (this.#pending.get(partition) !== blocks) continue;
+      for (const block of due.keys()) if (!left.has(block)) blocks.delete(block);
+      hasMore ||= due.size === maxBlocksAtOnce && left.size < due.size;
     }
     this.#gauge();
+    return hasMore;
   }
 
   /** The oldest blocks that can be repaired, or that have waited long enough. */
