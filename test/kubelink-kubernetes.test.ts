@@ -457,6 +457,7 @@ function suite(cluster: KubeForTests): void {
 
     churn.start();
     await churn.steps(400);
+    const phases: string[] = [`watched ${Date.now()}`];
     // What changed is forgotten and the server starts anew: every watch has to begin again.
     await cluster.compact();
     await cluster.kill();
@@ -468,11 +469,14 @@ function suite(cluster: KubeForTests): void {
       process.output,
     );
     await churn.steps(400);
+    const lateCount = await metric(process, 'eastwest_kubelink_kubernetes_late_events_total');
+    phases.push(`server back, ${lateCount} late ${Date.now()}`);
     await process.kill();
     await churn.steps(400);
     await client.request('DELETE', '/api/v1/namespaces/secret-a').catch(() => undefined);
     process = await start();
     await ready(process);
+    phases.push(`kubelink back ${Date.now()}`);
     await churn.steps(400);
     await churn.stop();
     await equal(process);
@@ -480,7 +484,7 @@ function suite(cluster: KubeForTests): void {
     assert.equal(await process.stop(), 0);
 
     const { wrong, exactShare, checkCount } = churn.judge([...topic.newest.values()]);
-    assert.deepEqual(wrong.slice(0, 5), [], `${wrong.length} of ${checkCount}`);
+    assert.deepEqual(wrong.slice(0, 5), [], `${wrong.length} of ${checkCount}; ${phases.join(', ')}`);
     assert.ok(checkCount > podCount, `${checkCount} checks`);
     // What changed while nobody watched is not certain, and is said so.
     assert.ok(exactShare > 0.85, `only ${exactShare} were known for certain`);

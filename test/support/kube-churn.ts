@@ -209,7 +209,8 @@ export class Churn {
         if (found.length !== 1 || one === undefined) continue;
         if (one.uid === uid) exactCount++;
         else if (isSure(one.interval, atMs)) {
-          wrong.push(`${ip} at ${atMs}: ${one.uid}, was ${uid} (${fromMs} to ${toMs})`);
+          const told = JSON.stringify(owners.get(ip));
+          wrong.push(`${ip} at ${atMs}: ${one.uid}, was ${uid} (${fromMs} to ${toMs}); ${told}`);
         }
       }
     }

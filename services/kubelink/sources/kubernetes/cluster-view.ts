@@ -311,7 +311,8 @@ export class ClusterView {
     if (isMoved && seenToMs > 0) {
       const fresh = event.addresses.filter(({ network, ip }) => !before.has(`${network} ${ip}`));
       const addresses = [...known.addresses, ...fresh];
-      news.push({ type: 'change', event: { ...known, addresses }, atMs: Math.min(nowMs, seenToMs) });
+      const beginMs = Math.min(nowMs, ...fresh.map(({ sinceMs }) => sinceMs));
+      news.push({ type: 'change', event: { ...known, addresses }, atMs: beginMs });
     }
     const isLess = [...before].some((address) => !after.has(address));
     news.push({ type: 'change', event, atMs: isLess ? nowMs : changedMs });
