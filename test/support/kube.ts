@@ -115,13 +115,19 @@ async function built(): Promise<string | null> {
   });
 }
 
+interface Ports {
+  readonly api: number;
+  readonly etcd: number;
+  readonly peer: number;
+}
+
 class ControlPlane implements KubeForTests {
   readonly dir: string;
   readonly url: string;
   readonly client: KubeClient;
   readonly #binary: string;
   readonly #options: KubeOptions;
-  readonly #ports: { readonly api: number; readonly etcd: number; readonly peer: number };
+  readonly #ports: Ports;
   readonly #endAtExit = (): void => {
     this.#server?.kill('SIGKILL');
     this.#controllers?.kill('SIGKILL');
@@ -129,7 +135,7 @@ class ControlPlane implements KubeForTests {
   #server: ChildProcess | null = null;
   #controllers: ChildProcess | null = null;
 
-  private constructor(binary: string, dir: string, ports: ControlPlane['ports'], options: KubeOptions) {
+  private constructor(binary: string, dir: string, ports: Ports, options: KubeOptions) {
     this.#binary = binary;
     this.#options = options;
     this.#ports = ports;
@@ -137,10 +143,6 @@ class ControlPlane implements KubeForTests {
     this.url = `https://127.0.0.1:${ports.api}`;
     this.client = new KubeClient(this.url, join(dir, 'certificates', 'apiserver.crt'), adminToken);
     process.once('exit', this.#endAtExit);
-  }
-
-  get ports(): { readonly api: number; readonly etcd: number; readonly peer: number } {
-    return this.#ports;
   }
 
   static async create(binary: string, options: KubeOptions): Promise<ControlPlane> {
