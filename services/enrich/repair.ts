@@ -25,6 +25,7 @@ import {
   silentSourceMs,
 } from './resolve.ts';
 import { pause } from './retry.ts';
+import { firstLateVersion } from './rows.ts';
 import { AddressTraits } from './traits.ts';
 import type { World } from './world.ts';
 
@@ -40,6 +41,12 @@ export interface RepairerOptions {
   readonly log: Logger;
 }
 
+interface PendingPartition {
+  readonly blocks: Map<number, PendingBlock>;
+  /** Number of the last pass: the highest version of a row of the partition, or more. */
+  lastPass: number;
+}
+
 interface PendingBlock {
   /** When its rows were written first, ms. */
   readonly writtenMs: number;
@@ -51,14 +58,14 @@ interface PendingBlock {
 const catchUpMs = 1000;
 
 /** Blocks that are looked at together. */
-const maxBlocksAtOnce = 64;
+const maxBlocksAtOnce = 512;
 
 const ofBlocks = `bus_partition = {partition:UInt32} AND block IN {blocks:Array(UInt64)} AND row != ${markerRow} AND sign = 1`;
 
 export class Repairer {
   readonly #options: RepairerOptions;
   readonly #traits: AddressTraits;
-  readonly #pending = new Map<number, Map<number, PendingBlock>>();
+  readonly #pending = new Map<number, PendingPartition>();
   readonly #stop = new AbortController();
   #running: Promise<void> | undefined;
 
@@ -84,12 +91,16 @@ export class Repairer {
        GROUP BY block ORDER BY block`,
       { partition },
     );
-    this.#pending.set(
-      partition,
-      new Map(
+    const [newest] = await this.#options.store.query<{ version: number }>(
+      `SELECT max(version) AS version FROM ${lateTable} WHERE bus_partition = {partition:UInt32}`,
+      { partition },
+    );
+    this.#pending.set(partition, {
+      blocks: new Map(
         rows.map(({ block, written_ms }) => [Number(block), { writtenMs: Number(written_ms), needs: null }]),
       ),
-    );
+      lastPass: Math.max(firstLateVersion, newest?.version ?? 0),
+    });
     this.#gauge();
   }
 
@@ -100,13 +111,13 @@ export class Repairer {
 
   /** A block was written with late rows. `needs` is null where it isn't known what they wait for. */
   note(partition: number, block: number, needs: Needs | null): void {
-    this.#pending.get(partition)?.set(block, { writtenMs: Date.now(), needs });
+    this.#pending.get(partition)?.blocks.set(block, { writtenMs: Date.now(), needs });
     this.#gauge();
   }
 
   #gauge(): void {
     let count = 0;
-    for (const blocks of this.#pending.values()) count += blocks.size;
+    for (const { blocks } of this.#pending.values()) count += blocks.size;
     this.#options.metrics.pendingBlocks.set(count);
   }
 
@@ -118,7 +129,7 @@ export class Repairer {
       if (!hasMore) await pause(intervalMs, signal);
       hasMore = false;
       if (signal.aborted) return;
-      if (![...this.#pending.values()].some((blocks) => blocks.size > 0)) continue;
+      if (![...this.#pending.values()].some(({ blocks }) => blocks.size > 0)) continue;
       try {
         await world.catchUp(catchUpMs, signal);
         hasMore = await this.#repairDue();
@@ -131,14 +142,15 @@ export class Repairer {
   /** One pass over each partition, so that none waits for another's backlog. Returns whether there is more to do at once. */
   async #repairDue(): Promise<boolean> {
     let hasMore = false;
-    for (const [partition, blocks] of this.#pending) {
+    for (const [partition, pending] of this.#pending) {
+      const { blocks } = pending;
       if (this.#stop.signal.aborted) return false;
       const due = this.#dueOf(blocks);
       if (due.size === 0) continue;
-      await this.#repairBlocks(partition, due);
+      await this.#repairBlocks(partition, pending, due);
       const left = await this.#leftOf(partition, due);
       // Lost meanwhile: whoever has the partition now goes on.
-      if (this.#pending.get(partition) !== blocks) continue;
+      if (this.#pending.get(partition) !== pending) continue;
       for (const block of due.keys()) if (!left.has(block)) blocks.delete(block);
       hasMore ||= due.size === maxBlocksAtOnce && left.size < due.size;
     }
@@ -168,38 +180,20 @@ export class Repairer {
     return new Set(rows.map(({ block }) => Number(block)));
   }
 
-  /** Repairs what can be repaired of these blocks, as many rows as one pass may have. */
-  async #repairBlocks(partition: number, due: ReadonlyMap<number, PendingBlock>): Promise<void> {
-    const { store, maxRows } = this.#options;
-    const parameters = { partition, blocks: [...due.keys()] };
-    // How many are done names the step, and is asked for before the rows: of two enrichers at the same step one succeeds.
-    const steps = await store.query<{ block: string; done: string }>(
-      `SELECT block, countIf(pending = 0) AS done FROM ${lateTable} FINAL WHERE ${ofBlocks} GROUP BY block`,
-      parameters,
-    );
-    const doneOf = new Map(steps.map(({ block, done }) => [Number(block), done]));
+  /** Repairs what can be repaired of these blocks in one insert, as many rows as one may have. */
+  async #repairBlocks(
+    partition: number,
+    of: PendingPartition,
+    due: ReadonlyMap<number, PendingBlock>,
+  ): Promise<void> {
+    const { world, store, catalog, maxRows, metrics } = this.#options;
+    // Chosen before the rows are read: of two enrichers that repair the same partition one succeeds with each pass.
+    const pass = ++of.lastPass;
     const rows = await store.query<LateRow>(
       `SELECT *, toUnixTimestamp64Milli(start_ms) AS start_ms_epoch FROM ${lateTable} FINAL
        WHERE ${ofBlocks} AND pending = 1 ORDER BY block, row LIMIT {limit:UInt32}`,
-      { ...parameters, limit: maxRows },
+      { partition, blocks: [...due.keys()], limit: maxRows },
     );
-    for (const [block, ofBlock] of Map.groupBy(rows, (row) => Number(row.block))) {
-      const pending = due.get(block);
-      if (pending === undefined || this.#stop.signal.aborted) return;
-      const giveUp = pending.writtenMs + this.#options.windowMs <= Date.now();
-      pending.needs = await this.#repairRows(partition, block, doneOf.get(block) ?? '0', ofBlock, giveUp);
-    }
-  }
-
-  /** Repairs rows of one block. Returns what the others of them wait for. */
-  async #repairRows(
-    partition: number,
-    block: number,
-    done: string,
-    rows: readonly LateRow[],
-    giveUp: boolean,
-  ): Promise<Needs> {
-    const { world, store, catalog, metrics } = this.#options;
     const { inventory, engine } = world;
     const { columns, batches } = columnsOfLate(rows, (name) => inventory.network(name));
     const resolved = makeResolvedColumns(rows.length);
@@ -207,31 +201,31 @@ export class Repairer {
     const namer = new BlockNamer(columns, batches, resolved, inventory, this.#traits);
     namer.nameAll();
     judgeBlock(columns, resolved, inventory, engine);
-    const isPending = (i: number): boolean =>
-      resolved.source.pending[i] === 1 || resolved.destination.pending[i] === 1;
+    for (const pending of due.values()) pending.needs = namer.needs;
+    const isSettled = (i: number): boolean =>
+      resolved.source.pending[i] === 0 && resolved.destination.pending[i] === 0;
+    const isOver = (i: number): boolean => {
+      const writtenMs = due.get(Number(rows[i]?.block))?.writtenMs ?? Number.POSITIVE_INFINITY;
+      return writtenMs + this.#options.windowMs <= Date.now();
+    };
     const replaced: Record<string, unknown>[] = [];
-    rows.forEach((row, i) => {
-      if (isPending(i) && !giveUp) return;
+    const repaired = rows.map((row, i) => {
+      if (!isSettled(i) && !isOver(i)) return false;
       const { start_ms_epoch: _, written: __, ...stored } = row;
       replaced.push({ ...stored, sign: -1 });
-      replaced.push({
-        ...stored,
-        ...this.#named(resolved, i, engine),
-        version: row.version + 1,
-        sign: 1,
-        pending: 0,
-      });
+      replaced.push({ ...stored, ...this.#named(resolved, i, engine), version: pass, sign: 1, pending: 0 });
+      return true;
     });
-    if (replaced.length === 0) return namer.needs;
+    if (replaced.length === 0) return;
     await catalog.writeIdentities([resolved.source.identity, resolved.destination.identity], rows.length);
     failpoint('enrich.before-repair');
-    await store.insertRows(lateTable, replaced, `${topics.flows}/${partition}/${block}#repair/${done}`);
+    await store.insertRows(lateTable, replaced, `${topics.flows}/${partition}#repair/${pass}`);
     failpoint('enrich.repaired');
-    const gaveUp = rows.filter((_, i) => isPending(i) && giveUp).length;
-    if (gaveUp > 0) metrics.repairedRows.inc({ outcome: 'given-up' }, gaveUp);
-    metrics.repairedRows.inc({ outcome: 'settled' }, replaced.length / 2 - gaveUp);
-    countFlows(metrics, { columns, resolved }, (i) => giveUp || !isPending(i));
-    return namer.needs;
+    const settledCount = repaired.filter((isRepaired, i) => isRepaired && isSettled(i)).length;
+    metrics.repairedRows.inc({ outcome: 'settled' }, settledCount);
+    if (replaced.length / 2 > settledCount)
+      metrics.repairedRows.inc({ outcome: 'given-up' }, replaced.length / 2 - settledCount);
+    countFlows(metrics, { columns, resolved }, (i) => repaired[i] === true);
   }
 
   /** The columns that naming and judging give to a row. */

@@ -3,8 +3,14 @@
  * that is responsible for it vouches for the time of the flow (docs/decisions/005); until then its row is pending.
  */
 import type { Inventory, NetworkView } from '../../lib/inventory/inventory.ts';
-import { provenanceCode } from '../../lib/inventory/inventory.ts';
-import { certaintyCode } from '../../lib/inventory/time-index.ts';
+import {
+  factsPerOwner,
+  ownerFact,
+  provenanceCode,
+  provenanceOf,
+  sourceOf,
+} from '../../lib/inventory/inventory.ts';
+import { certaintyCode, prefetchRows } from '../../lib/inventory/time-index.ts';
 import type { PolicyEngine } from '../../lib/policy/engine.ts';
 import type { FlowColumns } from '../../lib/wire/columns.ts';
 import { Needs } from './needs.ts';
@@ -152,9 +158,11 @@ export class BlockNamer {
     const view = inventory.view(network);
     const { words, bytes, hints, names } = input;
     const { startMs } = this.#columns;
-    const { completeToMs, ownerSource, ownerIdentity, ownerIdWords, ownerProvenance } = inventory;
+    const { completeToMs, ownerFacts } = inventory;
     let pendingCount = 0;
     for (let row = from; row < to; row++) {
+      if ((row - from) % prefetchRows === 0 && to - row > 1)
+        inventory.prefetch(network, words, row, Math.min(prefetchRows, to - row));
       const timeMs = startMs[row] ?? 0;
       traits.look(network, words, bytes, row);
       out.blockSet[row] = traits.blockSet;
@@ -176,17 +184,24 @@ export class BlockNamer {
         pendingCount += this.#nameUnowned(out, row, batch, view, names === null ? 0 : (names[row] ?? 0));
         continue;
       }
-      const completeMs = completeToMs[ownerSource[owner] ?? 0] ?? 0;
-      if (ownerProvenance[owner] === provenanceCode.node && names !== null) {
+      let facts = owner * factsPerOwner;
+      let origin = ownerFacts[facts + ownerFact.origin] ?? 0;
+      const source = sourceOf(origin);
+      const completeMs = completeToMs[source] ?? 0;
+      if (provenanceOf(origin) === provenanceCode.node && names !== null) {
         const service = inventory.nodePortOwner(
           owner,
           this.#columns.destinationPort[row] ?? 0,
           this.#columns.protocol[row] ?? 0,
           timeMs,
         );
-        if (service >= 0) owner = service;
+        if (service >= 0) {
+          owner = service;
+          facts = owner * factsPerOwner;
+          origin = ownerFacts[facts + ownerFact.origin] ?? 0;
+        }
       }
-      let identity = ownerIdentity[owner] ?? -1;
+      let identity = ownerFacts[facts + ownerFact.identity] ?? -1;
       if (identity < 0) {
         identity = inventory.identityWithin(owner, timeMs - toleranceMs, timeMs + toleranceMs);
         if (identity < 0) {
@@ -196,15 +211,15 @@ export class BlockNamer {
         }
       }
       const settled = completeMs >= timeMs + toleranceMs;
-      out.workload[row * 2] = ownerIdWords[owner * 2] ?? 0;
-      out.workload[row * 2 + 1] = ownerIdWords[owner * 2 + 1] ?? 0;
+      out.workload[row * 2] = ownerFacts[facts + ownerFact.idLow] ?? 0;
+      out.workload[row * 2 + 1] = ownerFacts[facts + ownerFact.idHigh] ?? 0;
       out.identity[row] = identity;
-      out.provenance[row] = ownerProvenance[owner] ?? 0;
+      out.provenance[row] = provenanceOf(origin);
       out.certainty[row] = settled ? certainty : certaintyCode.late;
       out.pending[row] = settled ? 0 : 1;
       if (settled) continue;
       pendingCount++;
-      this.needs.note(ownerSource[owner] ?? 0, timeMs + toleranceMs);
+      this.needs.note(source, timeMs + toleranceMs);
     }
     return pendingCount;
   }

@@ -258,7 +258,7 @@ export function flowsBlock(content: BlockContent, runs?: Runs): NativeBlock {
   );
 }
 
-/** Version of a row of `flows_late` as it is first written. */
+/** Version of a row of `flows_late` as it is first written; that of a repaired row is the number of the repairing pass. */
 export const firstLateVersion = 1;
 
 /** The block of table `flows_late` for the rows of `runs`: what `flows` has, and all that it takes to name them again. */
