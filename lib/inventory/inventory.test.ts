@@ -4,7 +4,7 @@ import { parseAddress } from '../net/address.ts';
 import type { InventoryEvent, WorkloadEvent } from './events.ts';
 import { inventoryKey } from './events.ts';
 import { workloadId } from './ids.ts';
-import { Inventory, provenanceCode } from './inventory.ts';
+import { factsPerOwner, Inventory, ownerFact, provenanceCode, provenanceOf } from './inventory.ts';
 
 const pod: WorkloadEvent = {
   v: 1,
@@ -125,7 +125,8 @@ test('pods alike share one identity, and services have one of their own name', (
   assert.equal(find(inventory, 'east', '10.96.0.10', 5).name, 'api');
   const service = inventory.byUid('s1')!;
   assert.equal(service.id, 0n);
-  assert.equal(inventory.ownerProvenance[service.index], provenanceCode.service);
+  const origin = inventory.ownerFacts[service.index * factsPerOwner + ownerFact.origin]!;
+  assert.equal(provenanceOf(origin), provenanceCode.service);
 });
 
 test('a pod on the host network owns no address', () => {

@@ -9,7 +9,7 @@ import { DnsNames } from './dns-names.ts';
 import { type ClusterEvent, type InventoryEvent, inventoryKey, type RangeEvent } from './events.ts';
 import { type Identity, IdentityTable } from './identities.ts';
 import type { IdentityPeriod, LabelsOf } from './labelling.ts';
-import { OwnerTable } from './owner-table.ts';
+import { factsPerOwner, OwnerTable } from './owner-table.ts';
 import type { Owner } from './owners.ts';
 import { type InventoryProblem, inventoryProblems } from './problems.ts';
 import { builtInRanges, findRange, makeRangeMap, type RangeMap, rangeContent } from './ranges.ts';
@@ -17,7 +17,13 @@ import { Sources } from './sources.ts';
 import { TimeIndex } from './time-index.ts';
 
 export type { IdentityPeriod, LabelsOf } from './labelling.ts';
-export { provenanceCode } from './owner-table.ts';
+export {
+  factsPerOwner,
+  ownerFact,
+  provenanceCode,
+  provenanceOf,
+  sourceOf,
+} from './owner-table.ts';
 export type { Owner, OwnerEvent } from './owners.ts';
 
 export interface InventoryOptions {
@@ -100,27 +106,9 @@ export class Inventory {
     return this.#owners.changed;
   }
 
-  /**
-   * By owner, the index of its identity where it always had the same; below 0 where {@link identityAt} has to be asked.
-   * This and the other arrays by owner are replaced when they grow, by `apply`.
-   */
-  get ownerIdentity(): Int32Array {
-    return this.#owners.identity;
-  }
-
-  /** By owner, the code of its provenance. */
-  get ownerProvenance(): Uint8Array {
-    return this.#owners.provenance;
-  }
-
-  /** By owner, its id as two words, low first. */
-  get ownerIdWords(): Uint32Array {
-    return this.#owners.idWords;
-  }
-
-  /** By owner, the index of the source that published it. */
-  get ownerSource(): Uint16Array {
-    return this.#owners.source;
+  /** Numbers of each owner, {@link factsPerOwner} of them: {@link ownerFact}. Replaced when it grows, by `apply`. */
+  get ownerFacts(): Int32Array {
+    return this.#owners.facts;
   }
 
   /** Number of owners. */
@@ -220,6 +208,21 @@ export class Inventory {
    */
   sharedCompleteToMs(network: number, staleMs: number): number {
     return this.#sources.leastComplete(this.#owners.speakersOf(network), staleMs);
+  }
+
+  /**
+   * Prepares for lookups of up to {@link prefetchRows} addresses (four words each, from row `firstRow`) of one network:
+   * what they will need is read together, so that they don't wait for it one by one. The number that it returns means nothing:
+   * it makes sure that all is read.
+   */
+  prefetch(network: number, words: Uint32Array, firstRow: number, rowCount: number): number {
+    this.index.prefetch(network, words, firstRow, rowCount);
+    const owners = this.index.prefetched;
+    const facts = this.#owners.facts;
+    const mask = facts.length - 1;
+    let seen = 0;
+    for (let row = 0; row < rowCount; row++) seen |= facts[((owners[row] ?? 0) * factsPerOwner) & mask] ?? 0;
+    return seen;
   }
 
   /** Identity of an owner at a time: the labels it had then. */

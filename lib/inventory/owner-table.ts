@@ -37,6 +37,23 @@ const provenanceOfKind: Readonly<Record<OwnerKind, number>> = {
   name: provenanceCode.name,
 };
 
+/**
+ * Numbers of each owner, side by side so that whoever needs one has them all: identity (below 0: ask
+ * `identityAt`), id as two words, low first, and origin: its provenance and the index of its source.
+ */
+export const ownerFact = { identity: 0, idLow: 1, idHigh: 2, origin: 3 } as const;
+export const factsPerOwner = 4;
+
+/** Code of the provenance in an origin. */
+export function provenanceOf(origin: number): number {
+  return origin & 0xff;
+}
+
+/** Index of the source in an origin. */
+export function sourceOf(origin: number): number {
+  return origin >>> 8;
+}
+
 /** Instead of an identity: not worked out since something it depends on changed; or another one at another time. */
 const stale = -1;
 const hasHistory = -2;
@@ -82,11 +99,8 @@ export class OwnerTable implements OwnerHome {
   readonly changed = new ChangedSet();
   readonly namespaces = new Namespaces();
   readonly nodePorts = new NodePorts();
-  /** For each owner: identity (below 0: ask `identityAt`), provenance, id words (low, high), source. */
-  identity = new Int32Array(1024);
-  provenance = new Uint8Array(1024);
-  idWords = new Uint32Array(2048);
-  source = new Uint16Array(1024);
+  /** The {@link ownerFact}s of each owner; its length is a power of two. Replaced when it grows. */
+  facts = new Int32Array(1024 * factsPerOwner);
   /** Rises when profiles change. */
   labelGeneration = 0;
   count = 0;
@@ -116,7 +130,8 @@ export class OwnerTable implements OwnerHome {
   }
 
   idOf(owner: number): bigint {
-    return (BigInt(this.idWords[owner * 2 + 1] ?? 0) << 32n) | BigInt(this.idWords[owner * 2] ?? 0);
+    const high = this.#fact(owner, ownerFact.idHigh) >>> 0;
+    return (BigInt(high) << 32n) | BigInt(this.#fact(owner, ownerFact.idLow) >>> 0);
   }
 
   /** Sources that own addresses of a network. */
@@ -130,11 +145,10 @@ export class OwnerTable implements OwnerHome {
     const placed = this.#placed(key, event);
     const known =
       event.type === 'name' ? this.#byName.get(event.name) : this.#find(kind, event.cluster, event.uid);
-    if (known !== undefined && this.source[known.index] === source && this.#says(known, event, placed))
-      return;
+    if (known !== undefined && this.#sourceOf(known) === source && this.#says(known, event, placed)) return;
     const owner = known ?? this.#add(kind, event);
     if (known !== undefined) this.#withdraw(known);
-    this.source[owner.index] = source;
+    this.#setFact(owner.index, ownerFact.origin, provenanceOfKind[kind] | (source << 8));
     this.#describe(owner, event);
     this.addresses.resize(owner, placed.length);
     placed.forEach(({ network, address, sinceMs, untilMs }, i) => {
@@ -222,9 +236,8 @@ export class OwnerTable implements OwnerHome {
       this.#byUid.set(uid, owner);
     }
     const id = event.type === 'workload' ? workloadId(event.cluster, kind, uid) : 0n;
-    this.provenance[index] = provenanceOfKind[kind];
-    this.idWords[index * 2] = Number(id & 0xffffffffn);
-    this.idWords[index * 2 + 1] = Number(id >> 32n);
+    this.#setFact(index, ownerFact.idLow, Number(id & 0xffffffffn));
+    this.#setFact(index, ownerFact.idHigh, Number(id >> 32n));
     return owner;
   }
 
@@ -239,7 +252,7 @@ export class OwnerTable implements OwnerHome {
       return free.index;
     }
     const index = this.list.length;
-    if (index >= this.identity.length) this.#grow();
+    if ((index + 1) * factsPerOwner > this.facts.length) this.#grow();
     return index;
   }
 
@@ -269,7 +282,7 @@ export class OwnerTable implements OwnerHome {
     // A pod on the host network owns no address: its node does.
     if (owner.hostNetwork) return;
     const { index } = this.#options;
-    const source = this.source[owner.index] ?? 0;
+    const source = this.#sourceOf(owner);
     this.addresses.each(owner, (network, words, at, sinceMs, untilMs) => {
       if (isAdded) index.add(network, words, at, sinceMs, untilMs, owner.index);
       else index.remove(network, words, at, sinceMs, untilMs, owner.index);
@@ -322,7 +335,7 @@ export class OwnerTable implements OwnerHome {
       if (text !== this.#empty) this.#texts.release(text);
     this.list[index] = undefined;
     this.count--;
-    this.identity[index] = 0;
+    this.#setIdentity(index, 0);
     this.#histories.delete(index);
     this.changed.delete(index);
     this.#free.push({ index, atMs: performance.now() });
@@ -341,7 +354,7 @@ export class OwnerTable implements OwnerHome {
 
   /** The owner's labels may be others from now on. */
   #makeStale(owner: Owner): void {
-    this.identity[owner.index] = stale;
+    this.#setIdentity(owner.index, stale);
     this.#histories.delete(owner.index);
     this.changed.add(owner.index);
   }
@@ -353,7 +366,7 @@ export class OwnerTable implements OwnerHome {
 
   /** Identity of an owner at a time. */
   identityAt(owner: number, timeMs: number): number {
-    const identity = this.identity[owner] ?? 0;
+    const identity = this.#fact(owner, ownerFact.identity);
     return identity >= 0 ? identity : this.#identityOf(owner, timeMs);
   }
 
@@ -363,9 +376,9 @@ export class OwnerTable implements OwnerHome {
   }
 
   #identityOf(index: number, timeMs: number): number {
-    if (this.identity[index] === stale) this.#workOut(index);
+    if (this.#fact(index, ownerFact.identity) === stale) this.#workOut(index);
     const history = this.#histories.get(index);
-    if (history === undefined) return this.identity[index] ?? 0;
+    if (history === undefined) return this.#fact(index, ownerFact.identity);
     for (const { untilMs, identity } of history.before) if (timeMs < untilMs) return identity;
     return history.present;
   }
@@ -373,21 +386,21 @@ export class OwnerTable implements OwnerHome {
   #workOut(index: number): void {
     const owner = this.list[index];
     if (owner === undefined) {
-      this.identity[index] = 0;
+      this.#setIdentity(index, 0);
       return;
     }
     const present = this.#labelling.present(owner);
     const before = this.#labelling.before(owner, present);
-    if (before === null) this.identity[index] = present;
+    if (before === null) this.#setIdentity(index, present);
     else {
       this.#histories.set(index, { before, present });
-      this.identity[index] = hasHistory;
+      this.#setIdentity(index, hasHistory);
     }
   }
 
   /** Identity of an owner from `fromMs` to `toMs`, both included; -1 where it had several meanwhile. */
   identityWithin(owner: number, fromMs: number, toMs: number): number {
-    const identity = this.identity[owner] ?? 0;
+    const identity = this.#fact(owner, ownerFact.identity);
     if (identity >= 0) return identity;
     const first = this.#identityOf(owner, fromMs);
     for (const { untilMs, unsureFromMs = untilMs } of this.#histories.get(owner)?.before ?? [])
@@ -408,9 +421,12 @@ export class OwnerTable implements OwnerHome {
   async relabel(labelsOf: LabelsOf): Promise<void> {
     this.#labelling.use(labelsOf);
     const generation = ++this.labelGeneration;
-    const before = this.identity;
+    const before = new Int32Array(this.list.length);
+    for (let index = 0; index < before.length; index++) {
+      before[index] = this.#fact(index, ownerFact.identity);
+      if (this.list[index] !== undefined) this.#setIdentity(index, stale);
+    }
     const histories = this.#histories;
-    this.identity = new Int32Array(before.length).fill(stale);
     this.#histories = new Map();
     let endMs = performance.now() + sliceMs;
     for (let index = 0; index < this.list.length; index++) {
@@ -421,25 +437,32 @@ export class OwnerTable implements OwnerHome {
       }
       if (this.list[index] === undefined) continue;
       this.identityOf(index);
-      if (before[index] !== this.identity[index] || histories.has(index) || this.#histories.has(index))
+      const now = this.#fact(index, ownerFact.identity);
+      if (before[index] !== now || histories.has(index) || this.#histories.has(index))
         this.changed.add(index);
     }
   }
 
+  #fact(owner: number, fact: number): number {
+    return this.facts[owner * factsPerOwner + fact] ?? 0;
+  }
+
+  #setFact(owner: number, fact: number, value: number): void {
+    this.facts[owner * factsPerOwner + fact] = value;
+  }
+
+  #setIdentity(owner: number, identity: number): void {
+    this.#setFact(owner, ownerFact.identity, identity);
+  }
+
+  #sourceOf(owner: Owner): number {
+    return sourceOf(this.#fact(owner.index, ownerFact.origin));
+  }
+
   #grow(): void {
-    const size = this.identity.length * 2;
-    const identity = new Int32Array(size);
-    identity.set(this.identity);
-    this.identity = identity;
-    const provenance = new Uint8Array(size);
-    provenance.set(this.provenance);
-    this.provenance = provenance;
-    const words = new Uint32Array(size * 2);
-    words.set(this.idWords);
-    this.idWords = words;
-    const source = new Uint16Array(size);
-    source.set(this.source);
-    this.source = source;
+    const larger = new Int32Array(this.facts.length * 2);
+    larger.set(this.facts);
+    this.facts = larger;
   }
 }
 
