@@ -5,15 +5,15 @@
 import type { Inventory } from '../../lib/inventory/inventory.ts';
 import type { PolicyEngine } from '../../lib/policy/engine.ts';
 
-const keyWords = 6;
+/** Words of an entry: stamp, network, address, identity, and the rest packed. */
+const entryWords = 8;
+const closedBit = 1 << 16;
+const insideBit = 1 << 17;
 
 export class AddressTraits {
   readonly #inventory: Inventory;
-  readonly #keys: Uint32Array;
-  readonly #identity: Int32Array;
-  readonly #blockSet: Uint16Array;
-  readonly #closed: Uint8Array;
-  readonly #inside: Uint8Array;
+  /** One entry is 32 bytes: a look touches one line of the processor's cache. */
+  readonly #entries: Uint32Array;
   readonly #mask: number;
   #engine: PolicyEngine;
   #rangeGeneration = -1;
@@ -27,15 +27,11 @@ export class AddressTraits {
   /** 1 where the address may be a host of the estate: in a named range inside, or in none. */
   inside = 0;
 
-  constructor(inventory: Inventory, engine: PolicyEngine, sizeBits = 16) {
+  constructor(inventory: Inventory, engine: PolicyEngine, sizeBits = 13) {
     this.#inventory = inventory;
     this.#engine = engine;
     const size = 1 << sizeBits;
-    this.#keys = new Uint32Array(size * keyWords);
-    this.#identity = new Int32Array(size);
-    this.#blockSet = new Uint16Array(size);
-    this.#closed = new Uint8Array(size);
-    this.#inside = new Uint8Array(size);
+    this.#entries = new Uint32Array(size * entryWords);
     this.#mask = size - 1;
   }
 
@@ -58,31 +54,31 @@ export class AddressTraits {
     hash ^= hash >>> 15;
     hash = Math.imul(hash, 0x2c1b3c6d);
     const place = (hash ^ (hash >>> 13)) & this.#mask;
-    const keys = this.#keys;
-    const key = place * keyWords;
+    const entries = this.#entries;
+    const entry = place * entryWords;
     if (
-      keys[key] !== this.#stamp ||
-      keys[key + 5] !== w3 ||
-      keys[key + 1] !== network ||
-      keys[key + 4] !== w2 ||
-      keys[key + 3] !== w1 ||
-      keys[key + 2] !== w0
+      entries[entry + 5] !== w3 ||
+      entries[entry] !== this.#stamp ||
+      entries[entry + 1] !== network ||
+      entries[entry + 4] !== w2 ||
+      entries[entry + 3] !== w1 ||
+      entries[entry + 2] !== w0
     ) {
       const range = this.#inventory.rangeOf(network, bytes, row * 16);
-      this.#identity[place] = range.identity;
-      this.#closed[place] = range.closed ? 1 : 0;
-      this.#inside[place] = range.inside ? 1 : 0;
-      this.#blockSet[place] = this.#engine.hasBlocks ? this.#engine.blockSet(bytes, row * 16) : 0;
-      keys[key] = this.#stamp;
-      keys[key + 1] = network;
-      keys[key + 2] = w0;
-      keys[key + 3] = w1;
-      keys[key + 4] = w2;
-      keys[key + 5] = w3;
+      const blockSet = this.#engine.hasBlocks ? this.#engine.blockSet(bytes, row * 16) : 0;
+      entries[entry] = this.#stamp;
+      entries[entry + 1] = network;
+      entries[entry + 2] = w0;
+      entries[entry + 3] = w1;
+      entries[entry + 4] = w2;
+      entries[entry + 5] = w3;
+      entries[entry + 6] = range.identity;
+      entries[entry + 7] = blockSet | (range.closed ? closedBit : 0) | (range.inside ? insideBit : 0);
     }
-    this.identity = this.#identity[place] ?? 0;
-    this.blockSet = this.#blockSet[place] ?? 0;
-    this.closed = this.#closed[place] ?? 0;
-    this.inside = this.#inside[place] ?? 0;
+    const packed = entries[entry + 7] ?? 0;
+    this.identity = entries[entry + 6] ?? 0;
+    this.blockSet = packed & 0xffff;
+    this.closed = packed & closedBit ? 1 : 0;
+    this.inside = packed & insideBit ? 1 : 0;
   }
 }
