@@ -2,6 +2,7 @@
 import { parseArgs } from 'node:util';
 import { formatTable } from '../lib/runtime/table.ts';
 import { benchDecode, benchEnrichment, benchLookup } from './hot-path.ts';
+import { benchInventory } from './inventory.ts';
 import { benchLabels } from './labels.ts';
 import { benchPipeline } from './pipeline.ts';
 import { type Figure, jsonLine, tableRow } from './report.ts';
@@ -30,6 +31,8 @@ say('decoding ...');
 report(await benchDecode(traffic));
 say('looking up ...');
 report(await benchLookup(loadWorld(traffic).inventory));
+say('the inventory at up to a million workloads ...');
+report(await benchInventory(options.quick));
 say('enriching ...');
 report(await benchEnrichment(traffic));
 say('the whole way, with ClickHouse and both buses ...');
