@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { type Cidr, parseAddress, parseCidr } from './address.ts';
-import { findStack, makeCidrMap } from './cidr-map.ts';
+import { findStack, makeCidrMap, stackOfBlock } from './cidr-map.ts';
 
 /** Obviously right: compares bit by bit. */
 function holds(cidr: Cidr, address: Uint8Array): boolean {
@@ -51,6 +51,34 @@ test('the blocks around an address are found, outermost first', () => {
     ),
     { numRuns: 500 },
   );
+});
+
+test('a block has a stack where all of its addresses have the same', () => {
+  fc.assert(
+    fc.property(
+      fc.array(cidrText, { maxLength: 10 }),
+      crowded,
+      fc.integer({ min: 22, max: 32 }),
+      (texts, ip, length) => {
+        const map = makeCidrMap(texts.map((text) => parseCidr(text)!));
+        const block = parseCidr(`${ip}/${length}`)!;
+        const stacks = new Set<number>();
+        const address = Uint8Array.from(block.base);
+        for (let i = 0; i < 2 ** (32 - length); i++) {
+          address[14] = block.base[14]! | (i >> 8);
+          address[15] = block.base[15]! | (i & 255);
+          stacks.add(findStack(map, address));
+        }
+        const stack = stackOfBlock(map, block);
+        if (stack >= 0) assert.deepEqual([...stacks], [stack]);
+        else assert.ok(texts.length > 0);
+      },
+    ),
+    { numRuns: 300 },
+  );
+  const map = makeCidrMap([parseCidr('10.0.0.0/8')!, parseCidr('10.7.0.0/24')!]);
+  assert.deepEqual(map.stacks[stackOfBlock(map, parseCidr('10.8.0.0/16')!)], [0]);
+  assert.equal(stackOfBlock(map, parseCidr('10.7.0.0/16')!), -1);
 });
 
 test('the whole address space and its last address are blocks like any other', () => {

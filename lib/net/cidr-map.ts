@@ -89,6 +89,18 @@ function wordAt(bytes: Uint8Array, at: number): number {
 
 /** The stack (index into `map.stacks`) of the 16 bytes at `offset`; 0 where no block holds the address. */
 export function findStack(map: CidrMap, bytes: Uint8Array, offset = 0): number {
+  return map.stackOf[findSegment(map, bytes, offset)] ?? 0;
+}
+
+/** The stack of all addresses of a block; -1 where they have different ones. */
+export function stackOfBlock(map: CidrMap, { base, prefix }: Cidr): number {
+  const last = Uint8Array.from(base);
+  for (let bit = prefix; bit < 128; bit++) last[bit >> 3] = (last[bit >> 3] ?? 0) | (0x80 >> (bit & 7));
+  const segment = findSegment(map, base, 0);
+  return segment === findSegment(map, last, 0) ? (map.stackOf[segment] ?? 0) : -1;
+}
+
+function findSegment(map: CidrMap, bytes: Uint8Array, offset: number): number {
   const w0 = wordAt(bytes, offset);
   const w1 = wordAt(bytes, offset + 4);
   const w2 = wordAt(bytes, offset + 8);
@@ -107,5 +119,5 @@ export function findStack(map: CidrMap, bytes: Uint8Array, offset = 0): number {
     if (difference <= 0) low = middle;
     else high = middle - 1;
   }
-  return map.stackOf[low] ?? 0;
+  return low;
 }

@@ -15,7 +15,7 @@ import type {
   Ruleset,
 } from '../../schemas/policy.ts';
 import { type Cidr, parseCidr } from '../net/address.ts';
-import { type CidrMap, findStack, makeCidrMap } from '../net/cidr-map.ts';
+import { type CidrMap, findStack, makeCidrMap, stackOfBlock } from '../net/cidr-map.ts';
 import { ConditionIndex, cidrBlock, listBlock, type Selectable } from './conditions.ts';
 
 export type { Selectable } from './conditions.ts';
@@ -190,6 +190,11 @@ export class PolicyEngine {
   /** The block set (a small number, 0 for none) of the address in the 16 bytes at `offset`. */
   blockSet(address: Uint8Array, offset: number): number {
     return findStack(this.#blocks, address, offset);
+  }
+
+  /** The block set of all addresses of a block; -1 where they have different ones. */
+  blockSetOfBlock(block: Cidr): number {
+    return stackOfBlock(this.#blocks, block);
   }
 
   #endpoint(identity: number, blockSet: number, of: Selectable): Endpoint {

@@ -164,11 +164,14 @@ export class BlockNamer {
       if ((row - from) % prefetchRows === 0 && to - row > 1)
         inventory.prefetch(network, words, row, Math.min(prefetchRows, to - row));
       const timeMs = startMs[row] ?? 0;
-      traits.look(network, words, bytes, row);
-      out.blockSet[row] = traits.blockSet;
       index.find(network, words, row * 4, timeMs, toleranceMs);
-      if (index.foundOwner < 0 && view.parent >= 0 && traits.closed === 0)
-        index.find(view.parent, words, row * 4, timeMs, toleranceMs);
+      if (index.foundOwner >= 0) out.blockSet[row] = traits.blockSetOf(network, words, bytes, row);
+      else {
+        traits.look(network, words, bytes, row);
+        out.blockSet[row] = traits.blockSet;
+        if (view.parent >= 0 && traits.closed === 0)
+          index.find(view.parent, words, row * 4, timeMs, toleranceMs);
+      }
       let owner = index.foundOwner;
       let certainty = index.foundCertainty;
       const hint = hints[row] ?? 0;

@@ -2,6 +2,7 @@
  * What an address is apart from its owner: range identity, closed or not, and the policy's block set. Both need a search, so
  * the answers are kept in a direct-mapped cache that ranges and policy make void when they change.
  */
+import { isMappedWords } from '../../lib/inventory/address-table.ts';
 import type { Inventory } from '../../lib/inventory/inventory.ts';
 import type { PolicyEngine } from '../../lib/policy/engine.ts';
 
@@ -10,11 +11,17 @@ const entryWords = 8;
 const closedBit = 1 << 16;
 const insideBit = 1 << 17;
 
+/** Instead of a block set: addresses that begin with these 16 bits have different ones; or nobody asked yet. */
+const mixed = -1;
+const notAsked = -2;
+
 export class AddressTraits {
   readonly #inventory: Inventory;
   /** One entry is 32 bytes: a look touches one line of the processor's cache. */
   readonly #entries: Uint32Array;
   readonly #mask: number;
+  /** Block sets by the first 16 bits of an IPv4 address: few lists reach into the address space of workloads. */
+  readonly #blockSets = new Int32Array(65536).fill(notAsked);
   #engine: PolicyEngine;
   #rangeGeneration = -1;
   /** Part of each key: raising it empties the cache. */
@@ -41,6 +48,26 @@ export class AddressTraits {
     this.#engine = engine;
     this.#rangeGeneration = this.#inventory.rangeGeneration;
     this.#stamp++;
+    this.#blockSets.fill(notAsked);
+  }
+
+  /** The policy's block set of the address of row `row`, without the rest. */
+  blockSetOf(network: number, words: Uint32Array, bytes: Uint8Array, row: number): number {
+    if (!this.#engine.hasBlocks) return 0;
+    const at = row * 4;
+    if (isMappedWords(words[at] ?? 0, words[at + 1] ?? 0, words[at + 2] ?? 0)) {
+      const first = ((bytes[row * 16 + 12] ?? 0) << 8) | (bytes[row * 16 + 13] ?? 0);
+      let blockSet = this.#blockSets[first] ?? mixed;
+      if (blockSet === notAsked) {
+        const base = new Uint8Array(16);
+        base.set(bytes.subarray(row * 16, row * 16 + 14));
+        blockSet = this.#engine.blockSetOfBlock({ base, prefix: 112 });
+        this.#blockSets[first] = blockSet;
+      }
+      if (blockSet !== mixed) return blockSet;
+    }
+    this.look(network, words, bytes, row);
+    return this.blockSet;
   }
 
   /** Looks at the address of row `row` as seen from `network`; the answer is in `identity`, `blockSet`, `closed`, `inside`. */
