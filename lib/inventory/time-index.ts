@@ -8,10 +8,14 @@
 import {
   AddressTable,
   hashKey,
+  homeOf,
   isMappedWords,
-  slotCount,
-  slotRun,
-  slotSummary,
+  restCount,
+  restRun,
+  type SlotArrays,
+  slotOwner,
+  slotShift,
+  slotSure,
   stepSlots,
 } from './address-table.ts';
 import { pageRecords, RunPool } from './runs.ts';
@@ -40,23 +44,14 @@ const forgottenBit = 0x10000;
 const countMask = 0xffff;
 
 /**
- * Words of the summary in a slot, which alone answers most questions, without a look at the run: owner of the first
- * interval, its begin (rounded up), its end (rounded down), and the latest end of all others (rounded up). Times are
- * counted in units of 1024 ms, so that 32 bits reach to the year 2109.
+ * A slot says whose the address is for sure from a time on, which alone answers most questions, without a look at the run.
+ * The time is counted in units of 1024 ms, rounded up, so that 32 bits reach to the year 2109.
  */
 const unitMs = 1024;
-const lastUnit = 0xffffffff;
-const summaryOwner = slotSummary;
-const summarySince = slotSummary + 1;
-const summaryUntil = slotSummary + 2;
-const summaryOthers = slotSummary + 3;
-
-function unitBefore(timeMs: number): number {
-  return Math.max(0, Math.min(lastUnit, Math.floor(timeMs / unitMs)));
-}
+const never = 0xffffffff;
 
 function unitAfter(timeMs: number): number {
-  return Math.max(0, Math.min(lastUnit, Math.ceil(timeMs / unitMs)));
+  return Math.max(0, Math.min(never, Math.ceil(timeMs / unitMs)));
 }
 
 export interface TimeIndexOptions {
@@ -70,9 +65,9 @@ export class TimeIndex {
   readonly #six = new AddressTable(6);
   readonly #runs = new RunPool(stride);
   /** Where eviction goes on: in the table of IPv4, then in that of IPv6; and the array it was in. */
-  #evictAtWord = 0;
+  #evictSlot = 0;
   #evictsSix = false;
-  #evictSlots: Uint32Array | null = null;
+  #evictArrays: SlotArrays | null = null;
   /** Live intervals. */
   intervalCount = 0;
   /** Intervals let go because an address had too many, or because they ended too long ago. */
@@ -128,38 +123,38 @@ export class TimeIndex {
     let slot = table.claim(hash, network, w0, w1, w2, w3);
     if (slot < 0) {
       slot = table.insert(hash, network, w0, w1, w2, w3);
-      table.slots[slot + slotRun] = this.#runs.allocate(1);
-      table.slots[slot + slotCount] = 0;
+      const rest = slot << table.restShift;
+      table.arrays.rests[rest + restRun] = this.#runs.allocate(1);
+      table.arrays.rests[rest + restCount] = 0;
     }
-    this.#insert(table.slots, slot, sinceMs, untilMs, owner);
-    this.#summarise(table.slots, slot);
+    this.#insert(table.arrays.rests, slot << table.restShift, sinceMs, untilMs, owner);
+    this.#summarise(table, slot);
   }
 
-  #summarise(part: Uint32Array, slot: number): void {
-    const word = part[slot + slotCount] ?? 0;
-    const run = part[slot + slotRun] ?? 0;
+  /** Notes in the slot from when on the address is one owner's for sure. */
+  #summarise(table: AddressTable, slot: number): void {
+    const { slots, rests } = table.arrays;
+    const rest = slot << table.restShift;
+    const word = rests[rest + restCount] ?? 0;
+    const run = rests[rest + restRun] ?? 0;
     const data = this.#runs.segmentOf(run);
     const base = this.#runs.offsetOf(run);
     const records = word & countMask;
     const live = word & forgottenBit ? records - 1 : records;
-    if (live === 0) {
-      part[slot + summaryUntil] = 0;
-      return;
-    }
-    let othersUntil = live > 1 ? (data[base + stride + 1] ?? 0) : 0;
-    if (live !== records) othersUntil = Math.max(othersUntil, data[base + live * stride + 1] ?? 0);
-    part[slot + summaryOwner] = data[base + 2] ?? 0;
-    part[slot + summarySince] = unitAfter(data[base] ?? 0);
-    part[slot + summaryUntil] = unitBefore(data[base + 1] ?? 0);
-    part[slot + summaryOthers] = unitAfter(othersUntil);
+    const owner = live === 0 ? anybody : (data[base + 2] ?? 0);
+    let sureFromMs = data[base + 1] === forever && owner !== anybody ? (data[base] ?? 0) : forever;
+    if (live > 1) sureFromMs = Math.max(sureFromMs, data[base + stride + 1] ?? 0);
+    if (live !== records) sureFromMs = Math.max(sureFromMs, data[base + live * stride + 1] ?? 0);
+    slots[(slot << slotShift) + slotOwner] = owner;
+    slots[(slot << slotShift) + slotSure] = unitAfter(sureFromMs);
   }
 
   /** Puts an interval into the run of a slot, and keeps the bound. */
-  #insert(part: Uint32Array, slot: number, sinceMs: number, untilMs: number, owner: number): void {
-    const word = part[slot + slotCount] ?? 0;
+  #insert(rests: Uint32Array, rest: number, sinceMs: number, untilMs: number, owner: number): void {
+    const word = rests[rest + restCount] ?? 0;
     const hasForgotten = (word & forgottenBit) !== 0;
     let records = word & countMask;
-    let run = part[slot + slotRun] ?? 0;
+    let run = rests[rest + restRun] ?? 0;
     let data = this.#runs.segmentOf(run);
     let base = this.#runs.offsetOf(run);
     const live = hasForgotten ? records - 1 : records;
@@ -176,26 +171,26 @@ export class TimeIndex {
     if (live === this.#maxIntervalsPerAddress) {
       this.evictedCount++;
       if (place === live) {
-        this.#forget(part, slot, untilMs);
+        this.#forget(rests, rest, untilMs);
         return;
       }
       const lastUntil = data[base + (live - 1) * stride + 1] ?? 0;
       const last = base + (live - 1) * stride;
       data.copyWithin(base + (place + 1) * stride, base + place * stride, last);
       write(data, base + place * stride, sinceMs, untilMs, owner);
-      this.#forget(part, slot, lastUntil);
+      this.#forget(rests, rest, lastUntil);
       return;
     }
     if (records === this.#runs.capacityOf(run)) {
       run = this.#runs.move(run, records, records + 1);
-      part[slot + slotRun] = run;
+      rests[rest + restRun] = run;
       data = this.#runs.segmentOf(run);
       base = this.#runs.offsetOf(run);
     }
     data.copyWithin(base + (place + 1) * stride, base + place * stride, base + records * stride);
     write(data, base + place * stride, sinceMs, untilMs, owner);
     records++;
-    part[slot + slotCount] = hasForgotten ? records | forgottenBit : records;
+    rests[rest + restCount] = hasForgotten ? records | forgottenBit : records;
     this.intervalCount++;
   }
 
@@ -203,14 +198,14 @@ export class TimeIndex {
    * Notes in the last record of a run that an interval with this end is no longer known. The record: the latest end that
    * was forgotten; the end up to which nothing is sure; how many are forgotten that last.
    */
-  #forget(part: Uint32Array, slot: number, untilMs: number): void {
-    const word = part[slot + slotCount] ?? 0;
+  #forget(rests: Uint32Array, rest: number, untilMs: number): void {
+    const word = rests[rest + restCount] ?? 0;
     let records = word & countMask;
-    let run = part[slot + slotRun] ?? 0;
+    let run = rests[rest + restRun] ?? 0;
     if ((word & forgottenBit) === 0) {
       if (records === this.#runs.capacityOf(run)) {
         run = this.#runs.move(run, records, records + 1);
-        part[slot + slotRun] = run;
+        rests[rest + restRun] = run;
       }
       write(
         this.#runs.segmentOf(run),
@@ -220,7 +215,7 @@ export class TimeIndex {
         0,
       );
       records++;
-      part[slot + slotCount] = records | forgottenBit;
+      rests[rest + restCount] = records | forgottenBit;
     }
     const data = this.#runs.segmentOf(run);
     const last = this.#runs.offsetOf(run) + (records - 1) * stride;
@@ -246,17 +241,18 @@ export class TimeIndex {
     const hash = hashKey(network, w0, w1, w2, w3);
     const slot = table.claim(hash, network, w0, w1, w2, w3);
     if (slot < 0) return false;
-    const part = table.slots;
-    const word = part[slot + slotCount] ?? 0;
+    const { rests } = table.arrays;
+    const rest = slot << table.restShift;
+    const word = rests[rest + restCount] ?? 0;
     const records = word & countMask;
-    const run = part[slot + slotRun] ?? 0;
+    const run = rests[rest + restRun] ?? 0;
     const data = this.#runs.segmentOf(run);
     const base = this.#runs.offsetOf(run);
     const end = base + (word & forgottenBit ? records - 1 : records) * stride;
     for (let record = base; record < end; record += stride) {
       if (data[record] !== sinceMs || data[record + 1] !== untilMs || data[record + 2] !== owner) continue;
       data.copyWithin(record, record + stride, base + records * stride);
-      part[slot + slotCount] = word - 1;
+      rests[rest + restCount] = word - 1;
       this.intervalCount--;
       this.#tidy(table, slot);
       return true;
@@ -272,15 +268,16 @@ export class TimeIndex {
 
   /** Frees a slot that holds no interval any more, or moves its run to a shorter place. Returns whether it was freed. */
   #tidy(table: AddressTable, slot: number): boolean {
-    const part = table.slots;
-    const word = part[slot + slotCount] ?? 0;
+    const { rests } = table.arrays;
+    const rest = slot << table.restShift;
+    const word = rests[rest + restCount] ?? 0;
     const records = word & countMask;
-    const run = part[slot + slotRun] ?? 0;
+    const run = rests[rest + restRun] ?? 0;
     if (records === (word & forgottenBit ? 1 : 0)) {
       // What was forgotten is still claimed by somebody where it lasts.
       const isClaimed = records === 1 && (this.#runs.segmentOf(run)[this.#runs.offsetOf(run) + 2] ?? 0) > 0;
       if (isClaimed) {
-        this.#summarise(part, slot);
+        this.#summarise(table, slot);
         return false;
       }
       this.#runs.free(run);
@@ -288,8 +285,8 @@ export class TimeIndex {
       return true;
     }
     if (records * 3 <= this.#runs.capacityOf(run))
-      part[slot + slotRun] = this.#runs.move(run, records, records);
-    this.#summarise(part, slot);
+      rests[rest + restRun] = this.#runs.move(run, records, records);
+    this.#summarise(table, slot);
     return false;
   }
 
@@ -305,37 +302,38 @@ export class TimeIndex {
       // While the table grows there are two arrays to look at: first it has to be one again.
       for (; table.old !== null && left > 0; left -= stepSlots) table.step();
       if (left <= 0) return false;
-      if (this.#evictSlots !== table.slots) {
-        this.#evictSlots = table.slots;
-        this.#evictAtWord = 0;
+      if (this.#evictArrays !== table.arrays) {
+        this.#evictArrays = table.arrays;
+        this.#evictSlot = 0;
       }
-      const words = 1 << table.shift;
-      const end = Math.min(table.slots.length, this.#evictAtWord + left * words);
-      left -= (end - this.#evictAtWord) / words;
-      this.#evictIn(table, this.#evictAtWord, end);
-      this.#evictAtWord = end;
-      if (end < table.slots.length) return false;
+      const slotCount = table.arrays.mask + 1;
+      const end = Math.min(slotCount, this.#evictSlot + left);
+      left -= end - this.#evictSlot;
+      this.#evictIn(table, this.#evictSlot, end);
+      this.#evictSlot = end;
+      if (end < slotCount) return false;
       this.#evictsSix = !this.#evictsSix;
-      this.#evictSlots = null;
+      this.#evictArrays = null;
       if (!this.#evictsSix) return true;
     }
     return false;
   }
 
   #evictIn(table: AddressTable, from: number, end: number): void {
-    const { slots } = table;
+    const { slots } = table.arrays;
     for (let slot = from; slot < end; ) {
       // A slot that was freed may hold another address now: it is looked at again.
-      if (slots[slot] === 0 || !this.#evictAt(table, slots, slot)) slot += 1 << table.shift;
+      if (slots[slot << slotShift] === 0 || !this.#evictAt(table, slot)) slot++;
     }
   }
 
   /** Returns whether the slot was freed. */
-  #evictAt(table: AddressTable, part: Uint32Array, slot: number): boolean {
-    const word = part[slot + slotCount] ?? 0;
-    const run = part[slot + slotRun] ?? 0;
-    const data = this.#runs.segmentOf(run);
-    const base = this.#runs.offsetOf(run);
+  #evictAt(table: AddressTable, slot: number): boolean {
+    const { rests } = table.arrays;
+    const rest = slot << table.restShift;
+    const word = rests[rest + restCount] ?? 0;
+    const data = this.#runs.segmentOf(rests[rest + restRun] ?? 0);
+    const base = this.#runs.offsetOf(rests[rest + restRun] ?? 0);
     const records = word & countMask;
     const hasForgotten = (word & forgottenBit) !== 0;
     const live = hasForgotten ? records - 1 : records;
@@ -345,7 +343,7 @@ export class TimeIndex {
     const dropsForgotten = hasForgotten && (data[last + 1] ?? 0) <= this.floorMs;
     if (kept === live && !dropsForgotten) return false;
     if (hasForgotten && !dropsForgotten) data.copyWithin(base + kept * stride, last, last + stride);
-    part[slot + slotCount] = hasForgotten && !dropsForgotten ? (kept + 1) | forgottenBit : kept;
+    rests[rest + restCount] = hasForgotten && !dropsForgotten ? (kept + 1) | forgottenBit : kept;
     this.intervalCount -= live - kept;
     this.evictedCount += live - kept;
     return this.#tidy(table, slot);
@@ -366,29 +364,23 @@ export class TimeIndex {
     const w3 = words[at + 3] ?? 0;
     const table = isMappedWords(w0, w1, w2) ? this.#four : this.#six;
     const hash = hashKey(network, w0, w1, w2, w3);
-    let part = table.slots;
-    let slot = table.find(part, hash, network, w0, w1, w2, w3);
+    let arrays = table.arrays;
+    let slot = table.find(arrays, hash, network, w0, w1, w2, w3);
     if (slot < 0) {
       if (table.old === null) return;
-      part = table.old;
-      slot = table.find(part, hash, network, w0, w1, w2, w3);
+      arrays = table.old;
+      slot = table.find(arrays, hash, network, w0, w1, w2, w3);
       if (slot < 0) return;
     }
-    const from = (timeMs - toleranceMs) / unitMs;
-    if (
-      from >= (part[slot + summarySince] ?? 0) &&
-      (timeMs + toleranceMs) / unitMs < (part[slot + summaryUntil] ?? 0) &&
-      from >= (part[slot + summaryOthers] ?? 0) &&
-      timeMs - toleranceMs >= this.floorMs
-    ) {
-      const owner = part[slot + summaryOwner] ?? none;
-      if (owner !== anybody) {
-        this.foundOwner = owner;
-        this.foundCertainty = certaintyCode.exact;
-        return;
-      }
+    const word = slot << slotShift;
+    const fromMs = timeMs - toleranceMs;
+    if (fromMs / unitMs >= (arrays.slots[word + slotSure] ?? 0) && fromMs >= this.floorMs) {
+      this.foundOwner = arrays.slots[word + slotOwner] ?? none;
+      this.foundCertainty = certaintyCode.exact;
+      return;
     }
-    this.#weigh(part[slot + slotRun] ?? 0, part[slot + slotCount] ?? 0, timeMs, toleranceMs);
+    const rest = slot << table.restShift;
+    this.#weigh(arrays.rests[rest + restRun] ?? 0, arrays.rests[rest + restCount] ?? 0, timeMs, toleranceMs);
   }
 
   /** Owners that {@link prefetch} saw: whom the next lookups will likely find. */
@@ -400,18 +392,20 @@ export class TimeIndex {
    * time than lookups one by one would wait for two of them: those that follow find them in the processor's cache.
    */
   prefetch(network: number, words: Uint32Array, firstRow: number, rowCount: number): void {
-    const { slots, shift } = this.#four;
+    const { slots, mask } = this.#four.arrays;
     const places = this.#places;
     const owners = this.prefetched;
-    const mask = slots.length - 1;
     for (let row = 0; row < rowCount; row++) {
       const at = (firstRow + row) * 4;
       // IPv6 addresses hash to a place where they are not, which does no harm.
-      places[row] =
-        ((hashKey(network, words[at] ?? 0, words[at + 1] ?? 0, words[at + 2] ?? 0, words[at + 3] ?? 0) <<
-          shift) &
-          mask) +
-        summaryOwner;
+      const hash = hashKey(
+        network,
+        words[at] ?? 0,
+        words[at + 1] ?? 0,
+        words[at + 2] ?? 0,
+        words[at + 3] ?? 0,
+      );
+      places[row] = (homeOf(hash, mask) << slotShift) + slotOwner;
     }
     for (let row = 0; row < rowCount; row++) owners[row] = slots[places[row] ?? 0] ?? 0;
   }
@@ -465,9 +459,10 @@ export class TimeIndex {
     const hash = hashKey(network, w0, w1, w2, w3);
     const slot = table.claim(hash, network, w0, w1, w2, w3);
     if (slot < 0) return [];
-    const part = table.slots;
-    const word = part[slot + slotCount] ?? 0;
-    const run = part[slot + slotRun] ?? 0;
+    const { rests } = table.arrays;
+    const rest = slot << table.restShift;
+    const word = rests[rest + restCount] ?? 0;
+    const run = rests[rest + restRun] ?? 0;
     const data = this.#runs.segmentOf(run);
     const base = this.#runs.offsetOf(run);
     const end = base + ((word & countMask) - (word & forgottenBit ? 1 : 0)) * stride;
