@@ -4,10 +4,12 @@ import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { pino } from 'pino';
 import { type Migration, migrate, readMigrations } from '../lib/store/migrate.ts';
+import { encodeNativeBlock } from '../lib/store/native.ts';
 import { openStore } from '../lib/store/open.ts';
 import type { Store } from '../lib/store/store.ts';
+import { applyRepair, closeLateRows, offerLateRows, offerRepair } from '../services/enrich/late.ts';
 import { startClickHouse, type TestClickHouse } from './support/clickhouse.ts';
-import { type LateRow, lateRow, markerRow, repairOf } from './support/late-rows.ts';
+import { type LateRow, lateRow, repairOf } from './support/late-rows.ts';
 
 const log = pino({ level: 'silent' });
 let clickhouse: TestClickHouse;
@@ -124,6 +126,7 @@ describe('flows that came before their inventory', () => {
               bus_partition: _p,
               block: _b,
               row: _r,
+              pass: _a,
               version: _v,
               sign: _g,
               pending: _w,
@@ -132,7 +135,11 @@ describe('flows that came before their inventory', () => {
             return flow;
           };
           await insertTwice('flows', settled.map(columns), 'settled');
-          await insertTwice('flows_late', [...late.map(({ stored }) => stored), markerRow(0)], 'late');
+          await insertTwice(
+            'flows_late',
+            late.map(({ stored }) => stored),
+            'late',
+          );
           assert.deepEqual(await store.query('SELECT count() AS n, sum(pending) AS open FROM flows_all'), [
             { n: String(rows.length), open: String(late.length) },
           ]);
@@ -158,6 +165,72 @@ describe('flows that came before their inventory', () => {
     );
   });
 
+  test('are repaired once, by one of two enrichers that do it differently at the same moment', async () => {
+    const store = await openMigrated('contests');
+    const rounds = 40;
+    const base = {
+      time: begin,
+      workload: 1,
+      side: 'source',
+      verdict: 'unexplained',
+      bytes: 10,
+      certainty: 'late',
+    };
+    const rows = Array.from({ length: rounds * 20 }, (_, index) => lateRow({ ...base, source: 0 }, index));
+    await store.insertRows('flows_late', rows, 'first');
+    for (let round = 0; round < rounds; round++) {
+      const pass = round + 2;
+      const due = rows.slice(round * 20, round * 20 + 20);
+      const repair = (found: number, count: number): Promise<void> => {
+        const changes = due
+          .slice(0, count)
+          .flatMap((row) => repairOf(row, { found, judged: 'denied', sure: 'exact' }));
+        return offerRepair(
+          store,
+          0,
+          pass,
+          changes.map((row) => ({ ...row, pass })),
+        );
+      };
+      await Promise.all([repair(1, 20), repair(2, 13)]);
+    }
+    await assertEqualToFlows(store, 'after contests', true);
+    const [counts] = await store.query<{ n: string; open: string }>(
+      'SELECT count() AS n, sum(pending) AS open FROM flows_all',
+    );
+    assert.equal(counts?.n, String(rows.length));
+    assert.equal(Number(counts?.open) % 7, 0);
+    // Whoever comes when it is all over finds it done.
+    await applyRepair(store, 0, 2);
+    await offerRepair(store, 0, 3, [{ ...rows[0], pass: 3 }]);
+    await assertEqualToFlows(store, 'after the contests are over', true);
+  });
+
+  test('are late for everybody or for nobody, whoever says it first', async () => {
+    const store = await openMigrated('splits');
+    for (let block = 0; block < 40; block++) {
+      const at = { topic: 'flows', partition: 0 };
+      const plan = { from: block, to: block };
+      const count = 20;
+      const late = encodeNativeBlock(count, [
+        { name: 'time', type: 'DateTime', data: new Uint32Array(count).fill(begin) },
+        { name: 'bus_partition', type: 'UInt32', data: new Uint32Array(count) },
+        { name: 'block', type: 'UInt64', data: new BigUint64Array(count).fill(BigInt(block)) },
+        { name: 'row', type: 'UInt32', data: Uint32Array.from({ length: count }, (_, row) => row) },
+        { name: 'pass', type: 'UInt32', data: new Uint32Array(count).fill(1) },
+        { name: 'version', type: 'UInt32', data: new Uint32Array(count).fill(1) },
+        { name: 'sign', type: 'Int8', data: new Int8Array(count).fill(1) },
+        { name: 'pending', type: 'UInt8', data: new Uint8Array(count).fill(1) },
+      ]);
+      const [offered, closed] = await Promise.all([
+        offerLateRows(store, at, plan, late),
+        closeLateRows(store, at, plan, begin * 1000),
+      ]);
+      assert.deepEqual(offered, closed);
+    }
+    await assertEqualToFlows(store, 'after all', true);
+  });
+
   test('are in the views under their newest name only, and nothing that was cancelled is left', async () => {
     const store = await openMigrated('views');
     await store.insertRows('identities', [
@@ -174,7 +247,7 @@ describe('flows that came before their inventory', () => {
       certainty: 'late',
     };
     const row = lateRow({ ...base, source: 0 }, 0);
-    await store.insertRows('flows_late', [row, markerRow(1)], 'a');
+    await store.insertRows('flows_late', [row], 'a');
     const count = async (view: string): Promise<unknown> =>
       (await store.query(`SELECT src_identity, pending FROM ${view}`)).sort();
     for (const view of ['flows_labeled', 'edges_labeled', 'unknown_connections']) {
@@ -195,14 +268,6 @@ describe('flows that came before their inventory', () => {
        FROM edges_1m GROUP BY ALL`,
     );
     assert.deepEqual(await count('edges_labeled'), []);
-  });
-
-  test('a marker is in no view and in no rollup', async () => {
-    const store = await openMigrated('markers');
-    await store.insertRows('flows_late', [markerRow(7)], 'a');
-    for (const table of ['flows_all', 'flows_labeled', 'edges_1m', 'edges_1h', 'edges_seen', 'naming_1m'])
-      assert.deepEqual(await store.query(`SELECT count() AS n FROM ${table}`), [{ n: '0' }], table);
-    assert.deepEqual(await store.query('SELECT count() AS n FROM flows_late'), [{ n: '1' }]);
   });
 
   test('the columns of flows are all in flows_late, of the same types and in the same order', async () => {

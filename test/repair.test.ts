@@ -422,6 +422,7 @@ describe('flows that come before their inventory', () => {
         { name: 'bus_partition', type: 'UInt32', data: new Uint32Array(rows.length).fill(77) },
         { name: 'block', type: 'UInt64', data: new BigUint64Array(rows.length).fill(100n) },
         { name: 'row', type: 'UInt32', data: Uint32Array.from(rows) },
+        { name: 'pass', type: 'UInt32', data: new Uint32Array(rows.length).fill(1) },
         { name: 'version', type: 'UInt32', data: new Uint32Array(rows.length).fill(1) },
         { name: 'sign', type: 'Int8', data: new Int8Array(rows.length).fill(1) },
       ]);

@@ -67,14 +67,39 @@ describe('migrate', () => {
     assert.deepEqual(await migrate(store, { log }), { applied: [], retained: [] });
   });
 
-  test('may run in several processes at once', async () => {
+  test('runs in one of several processes, and the others wait for it', async () => {
     const stores = [1, 2, 3, 4].map(() => open('crowded'));
-    await Promise.all(stores.map((store) => migrate(store, { log })));
+    const results = await Promise.all(stores.map((store) => migrate(store, { log })));
+    assert.equal(results.filter(({ applied }) => applied.length > 0).length, 1);
     const [store] = stores;
     const rows = await store!.query<{ name: string }>('SELECT name FROM migrations FINAL ORDER BY name');
     assert.deepEqual(
       rows.map((row) => row.name),
       readMigrations().map((migration) => migration.name),
+    );
+  });
+
+  test('waits for another process as long as that one lives, and no longer', async () => {
+    const store = open('abandoned');
+    const migrations = [step('001', 'SELECT 1')];
+    await migrate(store, { log, migrations: [] });
+    const lock =
+      "CREATE TABLE migrating (nothing UInt8) ENGINE = MergeTree ORDER BY tuple() COMMENT 'other 0'";
+    await store.command(lock);
+    let isDone = false;
+    const migrated = migrate(store, { log, migrations, deadAfterS: 3 }).then((result) => {
+      isDone = true;
+      return result;
+    });
+    for (let beat = 1; beat <= 6; beat++) {
+      await delay(1000);
+      assert.equal(isDone, false, `at beat ${beat}`);
+      await store.command(`ALTER TABLE migrating MODIFY COMMENT 'other ${beat}'`);
+    }
+    assert.deepEqual((await migrated).applied, ['001-step']);
+    assert.deepEqual(
+      await store.query("SELECT name FROM system.tables WHERE name = 'migrating' AND database = 'abandoned'"),
+      [],
     );
   });
 

@@ -137,7 +137,7 @@ async function settled({ bus, store, output }: Pipeline): Promise<void> {
     120_000,
     async () => {
       const [left] = await store.query<{ n: string }>(
-        'SELECT count() AS n FROM flows_late FINAL WHERE pending = 1 AND sign = 1 AND row != 4294967295',
+        'SELECT count() AS n FROM flows_late FINAL WHERE pending = 1 AND sign = 1',
       );
       return left?.n === '0';
     },

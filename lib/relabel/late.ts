@@ -10,8 +10,6 @@ import type { Given } from './sql.ts';
 
 /** Rows that are looked at, and written anew, at a time. */
 const pageRows = 20_000;
-/** A row of the enricher that is no flow. */
-const markerRow = 4_294_967_295;
 
 interface LateRow extends Readonly<Record<string, unknown>> {
   readonly bus_partition: number;
@@ -105,7 +103,7 @@ export async function relabelLate(parts: LateParts): Promise<LateResult> {
   for (;;) {
     const page: LateRow[] = await store.query<LateRow>(
       `SELECT *, toUnixTimestamp64Milli(start_ms) AS start_epoch_ms FROM flows_late FINAL
-       WHERE sign = 1 AND pending = 0 AND row != ${markerRow} AND policy <= {policy:UInt32}
+       WHERE sign = 1 AND pending = 0 AND policy <= {policy:UInt32}
          AND time >= toDateTime({since:UInt32}, 'UTC')
          ${after === undefined ? '' : 'AND (bus_partition, block, row) > ({partition:UInt32}, {block:UInt64}, {row:UInt32})'}
        ORDER BY bus_partition, block, row LIMIT ${pageRows}`,

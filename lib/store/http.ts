@@ -126,6 +126,24 @@ export async function sendInsert(
   await post(target, parameters, chunks, statement.slice(0, statement.indexOf(' (')));
 }
 
+/** Sends `INSERT INTO t SELECT ... ORDER BY ALL` and waits until it is written. `{name:Type}` are bound from `params`. */
+export async function sendInsertSelect(
+  target: HttpTarget,
+  statement: string,
+  params: Readonly<Record<string, string | number>>,
+  token: string,
+): Promise<void> {
+  const bound = Object.entries(params).map(([name, value]) => [`param_${name}`, String(value)]);
+  const parameters = {
+    ...insertSettings(token, blockRows),
+    ...Object.fromEntries(bound),
+    // The order makes the rows the same at each try; a server that can't rely on it says so.
+    deduplicate_insert_select: 'force_enable',
+    max_threads: '1',
+  };
+  await post(target, parameters, [Buffer.from(statement)], statement.slice(0, statement.indexOf(' SELECT')));
+}
+
 /** Sends a statement without a result and waits until it is done. */
 export async function sendStatement(target: HttpTarget, statement: string): Promise<void> {
   await post(

@@ -2,7 +2,7 @@
  * Brings a database to the schema of this version: schemas/clickhouse/NNN-name.sql in order, each once; then
  * views*.sql, again whenever their text changed; then the retention.
  */
-import { hash } from 'node:crypto';
+import { hash, randomUUID } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -21,6 +21,8 @@ export interface MigrateOptions {
   readonly log: Logger;
   /** The files of this version unless told. */
   readonly migrations?: readonly Migration[];
+  /** Whoever migrates without saying so for this long is dead, and is taken over from; s. */
+  readonly deadAfterS?: number;
 }
 
 export interface MigrateResult {
@@ -39,21 +41,17 @@ const numberedName = /^\d{3}-[a-z0-9-]+$/;
 const repeatableName = /^views[a-z0-9-]*$/;
 /** Files of earlier versions whose work others have taken over; databases may have them recorded. */
 const formerMigrations = new Set(['003-views']);
-/** Tries of one file; another process that does the same at the same moment can make a statement fail. */
+/** Tries of a statement that something else got in the way of. */
 const tryLimit = 20;
 /** Longest pause before the next try, ms; a part of it by chance, so that two processes get out of step. */
 const maxPauseMs = 200;
-/** Errors that statements of two processes can give each other. */
-const collisions = new Set([
-  'TABLE_ALREADY_EXISTS',
-  'DATABASE_ALREADY_EXISTS',
-  'DICTIONARY_ALREADY_EXISTS',
-  'UNKNOWN_TABLE',
-  'DEADLOCK_AVOIDED',
-  'CANNOT_ASSIGN_ALTER',
-  'FILE_DOESNT_EXIST',
-  'TABLE_IS_DROPPED',
-]);
+/** Errors that statements give when others work on the same thing. */
+const collisions = new Set(['DATABASE_ALREADY_EXISTS', 'DEADLOCK_AVOIDED', 'CANNOT_ASSIGN_ALTER']);
+/** The table that is there while somebody migrates; its comment names who, and changes every few seconds. */
+const lockTable = 'migrating';
+const heartbeatMs = 3_000;
+/** {@link MigrateOptions.deadAfterS} unless told. */
+const usualDeadAfterS = 30;
 
 /** The files in the folder `schemas/clickhouse`, in order: those with a number, then the views. */
 export function readMigrations(): Migration[] {
@@ -88,11 +86,8 @@ function digest(text: string): string {
   return hash('sha256', text, 'hex').slice(0, 32);
 }
 
-/** Does `work` again when another process got in its way, unless that one `isDone` with the same by now. */
-async function whileOthersMigrate(
-  work: () => Promise<void>,
-  isDone: () => Promise<boolean> = async () => false,
-): Promise<void> {
+/** Does `work` again when something else got in its way. */
+async function despiteOthers(work: () => Promise<void>): Promise<void> {
   for (let tries = 1; ; tries++) {
     try {
       return await work();
@@ -100,9 +95,48 @@ async function whileOthersMigrate(
       const collided = error instanceof StoreRefusedError && collisions.has(error.code);
       if (!collided || tries >= tryLimit) throw error;
       await delay(Math.random() * maxPauseMs);
-      if (await isDone()) return;
     }
   }
+}
+
+/** Waits until nobody else migrates the database; resolves with what lets the others on. */
+async function lockMigration(store: Store, log: Logger, deadAfterS: number): Promise<() => Promise<void>> {
+  const me = randomUUID();
+  const comment = (beat: number): string => quoteText(`${me} ${beat}`);
+  for (;;) {
+    try {
+      await store.command(
+        `CREATE TABLE ${lockTable} (nothing UInt8) ENGINE = MergeTree ORDER BY tuple() COMMENT ${comment(0)}`,
+      );
+      break;
+    } catch (error) {
+      if (!(error instanceof StoreRefusedError && error.code === 'TABLE_ALREADY_EXISTS')) throw error;
+    }
+    const [other] = await store.query<{ silent_s: number }>(
+      `SELECT toInt32(now() - metadata_modification_time) AS silent_s FROM system.tables
+       WHERE database = currentDatabase() AND name = '${lockTable}'`,
+    );
+    if (other !== undefined && other.silent_s > deadAfterS) {
+      log.warn({ silent: other.silent_s }, 'whoever began to migrate does not go on, taken over');
+      await store.command(`DROP TABLE IF EXISTS ${lockTable} SYNC`);
+    } else await delay(Math.random() * maxPauseMs);
+  }
+  let beat = 0;
+  let beating: Promise<void> = Promise.resolve();
+  const timer = setInterval(() => {
+    beating = store
+      .command(`ALTER TABLE ${lockTable} MODIFY COMMENT ${comment(++beat)}`)
+      .catch((error: unknown) => log.warn({ err: error }, 'could not say that the migration goes on'));
+  }, heartbeatMs);
+  return async () => {
+    clearInterval(timer);
+    await beating;
+    const mine = await store.query(
+      `SELECT 1 FROM system.tables WHERE database = currentDatabase() AND name = '${lockTable}' AND startsWith(comment, {me:String})`,
+      { me },
+    );
+    if (mine.length > 0) await store.command(`DROP TABLE IF EXISTS ${lockTable} SYNC`);
+  };
 }
 
 interface Applied {
@@ -132,12 +166,7 @@ async function applyOne(store: Store, migration: Migration, known: Applied | und
   );
   const rendered = digest(statements.join(';'));
   if (known?.rendered === rendered) return false;
-  await whileOthersMigrate(
-    async () => {
-      for (const statement of statements) await store.command(statement);
-    },
-    async () => (await readApplied(store)).get(migration.name)?.rendered === rendered,
-  );
+  for (const statement of statements) await despiteOthers(() => store.command(statement));
   await store.insertRows('migrations', [{ name: migration.name, checksum, rendered }]);
   return true;
 }
@@ -163,7 +192,7 @@ async function applyRetention(store: Store): Promise<string[]> {
     const engine = engines.get(table);
     const expression = `${time} + toIntervalDay(${store.config.retention[setting]})`;
     if (engine === undefined || engine.includes(`TTL ${expression} `)) continue;
-    await whileOthersMigrate(() => store.command(`ALTER TABLE ${table} MODIFY TTL ${expression}`));
+    await despiteOthers(() => store.command(`ALTER TABLE ${table} MODIFY TTL ${expression}`));
     changed.push(table);
   }
   return changed;
@@ -171,23 +200,34 @@ async function applyRetention(store: Store): Promise<string[]> {
 
 /**
  * Creates the database if it is missing, applies what is new, and sets the retention of `store.config`.
- * May run any number of times and in several processes at once: every statement of a migration must allow that
- * (IF NOT EXISTS, OR REPLACE). Throws `MigrationError` when an applied file has changed or the database is newer
- * than the program, and as `Store` does.
+ * May run any number of times, and in several processes: one waits for the other. What an earlier run left half done is
+ * done from the file's beginning, so every statement must allow that (IF NOT EXISTS, OR REPLACE). Throws
+ * `MigrationError` when an applied file has changed or the database is newer than the program, and as `Store` does.
  */
 export async function migrate(store: Store, options: MigrateOptions): Promise<MigrateResult> {
   const { log } = options;
   const { database } = store.config;
-  const migrations = options.migrations ?? readMigrations();
-  await whileOthersMigrate(() =>
+  await despiteOthers(() =>
     store.command(`CREATE DATABASE IF NOT EXISTS ${database}`, { database: 'default' }),
   );
-  await whileOthersMigrate(() =>
-    store.command(
-      `CREATE TABLE IF NOT EXISTS migrations
-       (name String, checksum String, rendered String, applied DateTime64(3, 'UTC') DEFAULT now64(3))
-       ENGINE = ReplacingMergeTree(applied) ORDER BY name`,
-    ),
+  const unlock = await lockMigration(store, log, options.deadAfterS ?? usualDeadAfterS);
+  try {
+    return await migrateAlone(store, options.migrations ?? readMigrations(), log);
+  } finally {
+    await unlock();
+  }
+}
+
+async function migrateAlone(
+  store: Store,
+  migrations: readonly Migration[],
+  log: Logger,
+): Promise<MigrateResult> {
+  const { database } = store.config;
+  await store.command(
+    `CREATE TABLE IF NOT EXISTS migrations
+     (name String, checksum String, rendered String, applied DateTime64(3, 'UTC') DEFAULT now64(3))
+     ENGINE = ReplacingMergeTree(applied) ORDER BY name`,
   );
   const known = await readApplied(store);
   const names = new Set(migrations.map((migration) => migration.name));

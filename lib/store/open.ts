@@ -3,7 +3,7 @@ import { type ClickHouseSettings, createClient } from '@clickhouse/client';
 import type { Logger } from 'pino';
 import { type StoreConfig, storeUrl } from './config.ts';
 import { storeError } from './errors.ts';
-import { type HttpTarget, keepAliveAgent, sendInsert, sendStatement } from './http.ts';
+import { type HttpTarget, keepAliveAgent, sendInsert, sendInsertSelect, sendStatement } from './http.ts';
 import type { QueryOptions, Store } from './store.ts';
 
 export interface StoreOptions {
@@ -117,6 +117,11 @@ function makeStore(config: StoreConfig, querySettings: ClickHouseSettings, optio
         throw new RangeError(`insertRows takes at most ${rowsLimit} rows, got ${rows.length}`);
       const statement = insertStatement(table, columnNamesOf(rows), 'JSONEachRow');
       await sendInsert(target, statement, [encodeRows(rows)], rows.length, token);
+    },
+
+    async insertSelect(table, select, params, token) {
+      const statement = `INSERT INTO ${quoteName(table)} ${select} ORDER BY ALL`;
+      await sendInsertSelect(target, statement, params, token);
     },
 
     async ping() {

@@ -27,6 +27,16 @@ export interface Store {
     rows: readonly Readonly<Record<string, unknown>>[],
     token?: string,
   ): Promise<void>;
+  /**
+   * Inserts what `select` (`SELECT * FROM ... WHERE`, at most a million rows) gives, all of it as one block, within the
+   * server; the same token inserts once. Columns go by position.
+   */
+  insertSelect(
+    table: string,
+    select: string,
+    params: Readonly<Record<string, string | number>>,
+    token: string,
+  ): Promise<void>;
   /** Whether the server answers; never throws. */
   ping(): Promise<boolean>;
   close(): Promise<void>;

@@ -1,6 +1,6 @@
 -- Flows that were written before the inventory was known to be complete for their time, and what became of them.
 -- A row is never changed: its repair adds a row that cancels it (sign -1, the version it had) and its successor (sign 1,
--- version + 1, pending 0), both in one insert. All columns of `flows`, then what naming a row again needs.
+-- a higher version, pending 0), both in one insert. All columns of `flows`, then what naming a row again needs.
 -- time, the same in every version, is in the sorting key so that FINAL leaves out whole days and parts.
 CREATE TABLE IF NOT EXISTS flows_late
 (
@@ -45,7 +45,8 @@ CREATE TABLE IF NOT EXISTS flows_late
     dst_hint String CODEC(ZSTD(1)),
     bus_partition UInt32 CODEC(ZSTD(1)),
     block UInt64 COMMENT 'First offset of the block that it came in' CODEC(Delta(8), ZSTD(1)),
-    row UInt32 COMMENT 'Index in that block; 4294967295 is a marker of the enricher, and no flow' CODEC(Delta(4), ZSTD(1)),
+    row UInt32 COMMENT 'Index in that block' CODEC(Delta(4), ZSTD(1)),
+    pass UInt32 COMMENT '1: as it was written first; else the number of the repair within the partition' CODEC(ZSTD(1)),
     version UInt32 COMMENT 'From 1' CODEC(ZSTD(1)),
     sign Int8 COMMENT '1, or -1 to cancel the row of this version' CODEC(ZSTD(1)),
     pending UInt8 COMMENT '1 until it is repaired' CODEC(ZSTD(1)),
@@ -57,6 +58,18 @@ PARTITION BY toYYYYMMDD(time)
 PRIMARY KEY (bus_partition, block, row)
 ORDER BY (bus_partition, block, row, time)
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+
+-- What becomes of late rows is decided here first, by one insert under one token: late rows of a block, or that it has none
+-- (row 4294967295), and repairs. Only what is read back goes to `flows_late`: of two enrichers at the same work both then
+-- write the same, and it makes no difference which one's rows a rollup takes. Without partitions, so that an insert is
+-- one part and all of it wins or loses.
+CREATE TABLE IF NOT EXISTS late_changes AS flows_late
+ENGINE = MergeTree
+PARTITION BY tuple()
+PRIMARY KEY (bus_partition, pass, block)
+ORDER BY (bus_partition, pass, block, row)
+TTL toDateTime(written) + INTERVAL 2 DAY
+SETTINGS non_replicated_deduplication_window = 100000;
 
 -- Rollups keep what is pending apart: its repair takes exactly that away again. Sums of unsigned columns wrap around, so a
 -- cancelling row adds 2^64 - x. A group whose flows sum to 0 is no more: every reader leaves it out.
@@ -123,7 +136,6 @@ SELECT
     toUInt64(sum(raw.sign * raw.packets_forward)) AS packets_forward, toUInt64(sum(raw.sign * raw.packets_reverse)) AS packets_reverse,
     min(raw.time) AS first_seen, max(raw.time) AS last_seen
 FROM flows_late AS raw
-WHERE raw.row != 4294967295
 GROUP BY ALL;
 
 -- How flows were named, per minute: what the ledger says of certainty, without reading the flows.
@@ -156,7 +168,6 @@ SELECT
     raw.src_provenance AS src_provenance, raw.src_certainty AS src_certainty,
     raw.dst_provenance AS dst_provenance, raw.dst_certainty AS dst_certainty, toUInt64(sum(raw.sign)) AS flows
 FROM flows_late AS raw
-WHERE raw.row != 4294967295
 GROUP BY ALL;
 
 -- How far each source of inventory vouches for itself, as the enrichers have heard; the newest row of a source counts.

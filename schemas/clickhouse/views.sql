@@ -74,7 +74,7 @@ SELECT
     dst_certainty, side, state, action, action_reason, flags, verdict, reason, rule, policy, bytes_forward,
     bytes_reverse, packets_forward, packets_reverse, connections, dns_name, process, agent, pending
 FROM flows_late FINAL
-WHERE sign = 1 AND row != 4294967295;
+WHERE sign = 1;
 
 -- direction: who crosses what. 'internal' stays in one cluster (or outside of all), 'cross-cluster' goes from one to another,
 -- 'datacentre' joins a cluster with a VM, a host or a range inside, 'leaves-estate' and 'enters-estate' say it.

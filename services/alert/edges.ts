@@ -143,7 +143,7 @@ const waitingEdges = `SELECT late_dst_identity AS dst_identity, late_port AS dst
             if(src_workload = 0, src_ip, toIPv6('::')) AS late_src_ip, if(dst_workload = 0, dst_ip, toIPv6('::')) AS late_dst_ip,
             any(reason) AS late_reason, min(time) AS late_since, max(time) AS late_until, min(flows_late.written) AS late_written
         FROM flows_late FINAL
-        WHERE sign = 1 AND row != 4294967295 AND pending = 1 AND verdict = 'unexplained' AND time >= toDateTime({oldest:UInt32})
+        WHERE sign = 1 AND pending = 1 AND verdict = 'unexplained' AND time >= toDateTime({oldest:UInt32})
         GROUP BY ALL
         HAVING late_written < now64(3) - toIntervalMillisecond({grace:UInt32}) AND late_written > fromUnixTimestamp64Milli({baseline:Int64})
     )

@@ -9,10 +9,9 @@ import { type PolicyEngine, reasonCodeOf, ruleOf, verdictCodeOf } from '../../li
 import { failpoint } from '../../lib/runtime/failpoint.ts';
 import type { Store } from '../../lib/store/store.ts';
 import { certainties, provenances, reasons, verdicts } from '../../schemas/closed-lists.ts';
-import { topics } from '../../schemas/topics.ts';
 import type { Catalog } from './catalog.ts';
 import { countFlows } from './counts.ts';
-import { lateTable, markerRow } from './late.ts';
+import { applyRepair, firstPass, lastPassOf, lateTable, offerRepair } from './late.ts';
 import { columnsOfLate, type LateRow } from './late-columns.ts';
 import type { EnrichMetrics } from './metrics.ts';
 import type { Needs } from './needs.ts';
@@ -25,7 +24,6 @@ import {
   silentSourceMs,
 } from './resolve.ts';
 import { pause } from './retry.ts';
-import { firstLateVersion } from './rows.ts';
 import { AddressTraits } from './traits.ts';
 import type { World } from './world.ts';
 
@@ -43,7 +41,7 @@ export interface RepairerOptions {
 
 interface PendingPartition {
   readonly blocks: Map<number, PendingBlock>;
-  /** Number of the last pass: the highest version of a row of the partition, or more. */
+  /** Number of the last repair of the partition that is sure to be written. */
   lastPass: number;
 }
 
@@ -60,7 +58,7 @@ const catchUpMs = 1000;
 /** Blocks that are looked at together. */
 const maxBlocksAtOnce = 512;
 
-const ofBlocks = `bus_partition = {partition:UInt32} AND block IN {blocks:Array(UInt64)} AND row != ${markerRow} AND sign = 1`;
+const ofBlocks = `bus_partition = {partition:UInt32} AND block IN {blocks:Array(UInt64)} AND sign = 1`;
 
 export class Repairer {
   readonly #options: RepairerOptions;
@@ -83,23 +81,21 @@ export class Repairer {
     await this.#running;
   }
 
-  /** Takes over what is due in a partition. */
+  /** Takes over what is due in a partition, after the end of a repair that another one may have left half done. */
   async assigned(partition: number): Promise<void> {
+    const lastPass = await lastPassOf(this.#options.store, partition);
+    if (lastPass > firstPass) await applyRepair(this.#options.store, partition, lastPass);
     const rows = await this.#options.store.query<{ block: string; written_ms: string }>(
       `SELECT block, min(toUnixTimestamp64Milli(written)) AS written_ms FROM ${lateTable} FINAL
-       WHERE bus_partition = {partition:UInt32} AND pending = 1 AND sign = 1 AND row != ${markerRow}
+       WHERE bus_partition = {partition:UInt32} AND pending = 1 AND sign = 1
        GROUP BY block ORDER BY block`,
-      { partition },
-    );
-    const [newest] = await this.#options.store.query<{ version: number }>(
-      `SELECT max(version) AS version FROM ${lateTable} WHERE bus_partition = {partition:UInt32}`,
       { partition },
     );
     this.#pending.set(partition, {
       blocks: new Map(
         rows.map(({ block, written_ms }) => [Number(block), { writtenMs: Number(written_ms), needs: null }]),
       ),
-      lastPass: Math.max(firstLateVersion, newest?.version ?? 0),
+      lastPass,
     });
     this.#gauge();
   }
@@ -187,8 +183,8 @@ export class Repairer {
     due: ReadonlyMap<number, PendingBlock>,
   ): Promise<void> {
     const { world, store, catalog, maxRows, metrics } = this.#options;
-    // Chosen before the rows are read: of two enrichers that repair the same partition one succeeds with each pass.
-    const pass = ++of.lastPass;
+    // Whoever decides a repair has seen the one before it written: of two enrichers at a partition one succeeds at each.
+    const pass = of.lastPass + 1;
     const rows = await store.query<LateRow>(
       `SELECT *, toUnixTimestamp64Milli(start_ms) AS start_ms_epoch FROM ${lateTable} FINAL
        WHERE ${ofBlocks} AND pending = 1 ORDER BY block, row LIMIT {limit:UInt32}`,
@@ -212,14 +208,22 @@ export class Repairer {
     const repaired = rows.map((row, i) => {
       if (!isSettled(i) && !isOver(i)) return false;
       const { start_ms_epoch: _, written: __, ...stored } = row;
-      replaced.push({ ...stored, sign: -1 });
-      replaced.push({ ...stored, ...this.#named(resolved, i, engine), version: pass, sign: 1, pending: 0 });
+      replaced.push({ ...stored, pass, sign: -1 });
+      replaced.push({
+        ...stored,
+        ...this.#named(resolved, i, engine),
+        pass,
+        version: pass,
+        sign: 1,
+        pending: 0,
+      });
       return true;
     });
     if (replaced.length === 0) return;
     await catalog.writeIdentities([resolved.source.identity, resolved.destination.identity], rows.length);
     failpoint('enrich.before-repair');
-    await store.insertRows(lateTable, replaced, `${topics.flows}/${partition}#repair/${pass}`);
+    await offerRepair(store, partition, pass, replaced);
+    of.lastPass = pass;
     failpoint('enrich.repaired');
     const settledCount = repaired.filter((isRepaired, i) => isRepaired && isSettled(i)).length;
     metrics.repairedRows.inc({ outcome: 'settled' }, settledCount);

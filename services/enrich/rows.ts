@@ -20,6 +20,7 @@ import {
   states,
   verdicts,
 } from '../../schemas/closed-lists.ts';
+import { firstPass } from './late.ts';
 import type { BatchRows, ResolvedColumns } from './resolve.ts';
 
 /** A batch within a block, with what its rows need. */
@@ -258,10 +259,7 @@ export function flowsBlock(content: BlockContent, runs?: Runs): NativeBlock {
   );
 }
 
-/** Version of a row of `flows_late` as it is first written; that of a repaired row is the number of the repairing pass. */
-export const firstLateVersion = 1;
-
-/** The block of table `flows_late` for the rows of `runs`: what `flows` has, and all that it takes to name them again. */
+/** Late rows of `runs` as they are decided: what `flows` has, and all that it takes to name them again. */
 export function lateBlock(content: BlockContent, runs: Runs, partition: number, block: number): NativeBlock {
   const { columns, batches } = content;
   const count = columns.count;
@@ -283,7 +281,8 @@ export function lateBlock(content: BlockContent, runs: Runs, partition: number, 
     { name: 'bus_partition', type: 'UInt32', data: new Uint32Array(count).fill(partition) },
     { name: 'block', type: 'UInt64', data: new BigUint64Array(count).fill(BigInt(block)) },
     { name: 'row', type: 'UInt32', data: Uint32Array.from({ length: count }, (_, row) => row) },
-    { name: 'version', type: 'UInt32', data: new Uint32Array(count).fill(firstLateVersion) },
+    { name: 'pass', type: 'UInt32', data: new Uint32Array(count).fill(firstPass) },
+    { name: 'version', type: 'UInt32', data: new Uint32Array(count).fill(firstPass) },
     { name: 'sign', type: 'Int8', data: new Int8Array(count).fill(1) },
     { name: 'pending', type: 'UInt8', data: new Uint8Array(count).fill(1) },
   ];

@@ -13,11 +13,13 @@ export type Fault = { readonly of: Victim | 'network' | 'store' | 'broker'; read
 const enrichMoments = [
   'enrich.before-plan',
   'enrich.planned',
+  'enrich.late-decided',
   'enrich.late-written',
   'enrich.flows-written',
   'enrich.written',
   'enrich.committed',
   'enrich.before-repair',
+  'enrich.repair-decided',
   'enrich.repaired',
 ];
 

@@ -244,7 +244,7 @@ export async function runFaults(ground: Ground, seed: string): Promise<RunResult
     const late = async (): Promise<{ rows: string; pending: string } | undefined> =>
       (
         await store.query<{ rows: string; pending: string }>(
-          `SELECT count() AS rows, countIf(pending = 1) AS pending FROM flows_late FINAL WHERE sign = 1 AND row != 4294967295`,
+          `SELECT count() AS rows, countIf(pending = 1) AS pending FROM flows_late FINAL WHERE sign = 1`,
         )
       )[0];
     await until('nothing is pending', settleMs, async () => (await late())?.pending === '0', report);

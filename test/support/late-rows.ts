@@ -1,4 +1,4 @@
-/** Rows of `flows_late` for tests, their repairs, and the marker of an enricher. */
+/** Rows of `flows_late` for tests, and their repairs. */
 
 /** A row for `insertRows`. */
 export type LateRow = Readonly<Record<string, string | number>>;
@@ -74,15 +74,4 @@ export function repairOf(row: LateRow, { found, judged, sure }: Found): LateRow[
       reason: judged === 'unexplained' ? 'no-rule' : 'rule',
     },
   ];
-}
-
-export function markerRow(block: number): LateRow {
-  return {
-    time: 1_767_225_600,
-    bus_partition: 0,
-    block: String(block),
-    row: 4_294_967_295,
-    version: 1,
-    sign: 1,
-  };
 }

@@ -171,6 +171,6 @@ export function repairsSql(window: Window): Statement {
   const until =
     window.untilS === null ? '1' : `written < toDateTime(${bindings.bind('UInt32', window.untilS)})`;
   const sql = `SELECT count() AS flows_repaired FROM flows_late
-WHERE version > 1 AND sign = 1 AND row != 4294967295 AND ${since} AND ${until}`;
+WHERE version > 1 AND sign = 1 AND ${since} AND ${until}`;
   return { sql, params: bindings.values };
 }
