@@ -2,11 +2,11 @@
 import { pino } from 'pino';
 import type { Inventory } from '../lib/inventory/inventory.ts';
 import { parseAddress } from '../lib/net/address.ts';
-import type { PolicyEngine } from '../lib/policy/engine.ts';
+import type { PolicyTimeline } from '../lib/policy/timeline.ts';
 import type { NativeBlock } from '../lib/store/native.ts';
 import { clearFlowColumns, makeFlowColumns, readFlowBatch } from '../lib/wire/columns.ts';
 import { BlockBuilder } from '../services/enrich/block.ts';
-import { BlockNamer, judgeBlock, makeResolvedColumns } from '../services/enrich/resolve.ts';
+import { BlockNamer, judgeBlock, makeResolvedColumns, spanOfBlock } from '../services/enrich/resolve.ts';
 import { flowsBlock } from '../services/enrich/rows.ts';
 import { SeenBatches } from '../services/enrich/sequences.ts';
 import { AddressTraits } from '../services/enrich/traits.ts';
@@ -121,7 +121,7 @@ export interface EnrichedBlock {
  */
 export function makeEnrichment(
   inventory: Inventory,
-  engine: PolicyEngine,
+  policies: PolicyTimeline,
   maxRows = 524288,
 ): (traffic: Traffic, onBlock: (block: EnrichedBlock) => void) => void {
   const limits = { maxRows, maxBytes: 1 << 30, maxAgeMs: 1e12, maxAheadMs: 1e12 };
@@ -129,16 +129,18 @@ export function makeEnrichment(
     networkIndex: (name) => inventory.network(name),
     toleranceMs: () => 1000,
   });
+  const { engine } = policies.at(Date.now());
   const traits = new AddressTraits(inventory, engine);
   const resolved = makeResolvedColumns(maxRows);
   const send = (onBlock: (block: EnrichedBlock) => void): void => {
     const { columns, batches } = builder;
-    traits.refresh(engine);
+    const span = spanOfBlock(columns, policies);
+    traits.refresh(span.engine);
     const pending = new BlockNamer(columns, batches, resolved, inventory, traits).nameAll();
     if (pending > 0) throw new Error(`${pending} ends are pending, though nothing is late`);
-    judgeBlock(columns, resolved, inventory, engine);
+    const engines = judgeBlock(columns, resolved, inventory, policies, span);
     onBlock({
-      rows: flowsBlock({ columns, resolved, batches, inventory, engine }),
+      rows: flowsBlock({ columns, resolved, batches, inventory, engines }),
       rowCount: columns.count,
     });
     builder.clear();
@@ -157,16 +159,17 @@ export function makeEnrichment(
 export function enrichAll(
   traffic: Traffic,
   inventory: Inventory,
-  engine: PolicyEngine,
+  policies: PolicyTimeline,
   onBlock: (block: EnrichedBlock) => void,
 ): void {
-  makeEnrichment(inventory, engine)(traffic, onBlock);
+  makeEnrichment(inventory, policies)(traffic, onBlock);
 }
 
 export async function benchEnrichment(traffic: Traffic): Promise<Figure[]> {
-  const { inventory, engine } = loadWorld(traffic);
+  const { inventory, policies } = loadWorld(traffic);
+  const { engine } = policies.at(Date.now());
   let rows = 0;
-  const enrich = makeEnrichment(inventory, engine);
+  const enrich = makeEnrichment(inventory, policies);
   const fast = await medianSeconds(3, () => {
     rows = 0;
     enrich(traffic, ({ rowCount }) => {

@@ -146,10 +146,10 @@ function start(dir: string): Promise<object> {
 async function rate(dir: string): Promise<object> {
   const messages = await readMessages(dir);
   const flowCount = messages.reduce((sum, message) => sum + message.flowCount, 0);
-  return withWorld(dir, async ({ inventory, engine, policy }) => {
-    const traffic: Traffic = { events: [], policy, messages, flowCount, startMs: 0 };
+  return withWorld(dir, async ({ inventory, policies }) => {
+    const traffic: Traffic = { events: [], policy: policies.newest, messages, flowCount, startMs: 0 };
     let rows = 0;
-    const enrich = makeEnrichment(inventory, engine);
+    const enrich = makeEnrichment(inventory, policies);
     const seconds = await medianSeconds(5, () => {
       rows = 0;
       enrich(traffic, ({ rowCount }) => {

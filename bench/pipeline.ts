@@ -63,9 +63,9 @@ interface ReadyBlock {
 }
 
 function blocksOf(traffic: Traffic): ReadyBlock[] {
-  const { inventory, engine } = loadWorld(traffic);
+  const { inventory, policies } = loadWorld(traffic);
   const blocks: ReadyBlock[] = [];
-  enrichAll(traffic, inventory, engine, ({ rows, rowCount }) => {
+  enrichAll(traffic, inventory, policies, ({ rows, rowCount }) => {
     // The builder is used again: keep a copy.
     blocks.push({ block: { ...rows, chunks: rows.chunks.map((chunk) => Uint8Array.from(chunk)) }, rowCount });
   });
@@ -194,7 +194,8 @@ async function runPlainly(
   clickhouse: TestClickHouse,
   traffic: Traffic,
 ): Promise<{ seconds: number; flowCount: number }> {
-  const { inventory, engine } = loadWorld(traffic);
+  const { inventory, policies } = loadWorld(traffic);
+  const { engine } = policies.at(Date.now());
   const world = { inventory, engine, owners: plainOwners(inventory), ranges: new Map(), verdicts: new Map() };
   const part = traffic.messages.slice(0, Math.ceil(traffic.messages.length / plainShare));
   return withDatabase(clickhouse, 'plain', async (store) => {

@@ -2,8 +2,8 @@
 import { makeEstate, type SizeName } from '../estate/index.ts';
 import { type InventoryEvent, inventoryKey } from '../lib/inventory/events.ts';
 import { Inventory } from '../lib/inventory/inventory.ts';
-import { PolicyEngine } from '../lib/policy/engine.ts';
 import { makeLabeller } from '../lib/policy/profiles.ts';
+import { PolicyTimeline } from '../lib/policy/timeline.ts';
 import type { PolicyDocument } from '../schemas/policy.ts';
 
 export interface Traffic {
@@ -39,11 +39,13 @@ export function makeTraffic(options: {
 }
 
 /** Inventory and engine as an enricher has them once it has read both topics. */
-export function loadWorld(traffic: Traffic): { inventory: Inventory; engine: PolicyEngine } {
+export function loadWorld(traffic: Traffic): { inventory: Inventory; policies: PolicyTimeline } {
   const inventory = new Inventory({
     maxIntervalsPerAddress: 64,
     labelsOf: makeLabeller(traffic.policy.profiles),
   });
   for (const event of traffic.events) inventory.apply(inventoryKey(event), event);
-  return { inventory, engine: new PolicyEngine(traffic.policy, Date.now()) };
+  const policies = new PolicyTimeline();
+  policies.add(traffic.policy);
+  return { inventory, policies };
 }

@@ -75,7 +75,7 @@ export async function stream(options: StreamOptions): Promise<void> {
   const policy = nextPolicy(memory.policy, estate.policy());
   if (policy !== null)
     await publisher.append(topics.policy, [
-      { key: 'policy', value: Buffer.from(JSON.stringify(policy), 'utf8') },
+      { key: `policy/${policy.version}`, value: Buffer.from(JSON.stringify(policy), 'utf8') },
     ]);
   else if (memory.policy?.author !== 'estate')
     log.info('a policy that is not of the estate is in force: it stays');

@@ -144,8 +144,8 @@ export class Catalog {
   readonly #inventory: Inventory;
   /** 1 for each identity (by index) that was written. */
   #written = new Uint8Array(1024);
-  /** Version of the policy whose rules were written. */
-  #rulesVersion = 0;
+  /** Newest version of the policy whose rules are in the store; -1 while that is not known. */
+  #rulesVersion = -1;
   #sourcesDueMs = 0;
   /** Generation of the ranges that were written. */
   #rangesWrittenAt = -1;
@@ -207,10 +207,15 @@ export class Catalog {
 
   /**
    * Writes all that changed since the last call: workloads with their identities, how far sources vouch for themselves,
-   * and the rules of another policy. One enricher does it for all.
+   * and the rules of further policies. One enricher does it for all.
    */
-  async flush(policy: PolicyDocument): Promise<void> {
-    if (policy.version !== this.#rulesVersion) {
+  async flush(policies: readonly PolicyDocument[]): Promise<void> {
+    if (this.#rulesVersion < 0) {
+      const [stored] = await this.#store.query<{ policy: number }>('SELECT max(policy) AS policy FROM rules');
+      this.#rulesVersion = stored?.policy ?? 0;
+    }
+    for (const policy of policies) {
+      if (policy.version <= this.#rulesVersion) continue;
       await this.#writeRules(policy);
       this.#rulesVersion = policy.version;
     }

@@ -65,7 +65,7 @@ export const service = defineService({
       const ended = AbortSignal.any([signal, failed.signal]);
       while (!ended.aborted) {
         if (enricher.leads()) {
-          await catalog.flush(world.policy).catch((error: unknown) => {
+          await catalog.flush(world.policies.documents).catch((error: unknown) => {
             log.warn({ err: error }, 'workloads and rules are not all in the store yet, tried again');
           });
         }

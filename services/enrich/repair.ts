@@ -22,6 +22,7 @@ import {
   makeResolvedColumns,
   type ResolvedColumns,
   silentSourceMs,
+  spanOfBlock,
 } from './resolve.ts';
 import { pause } from './retry.ts';
 import { AddressTraits } from './traits.ts';
@@ -69,7 +70,11 @@ export class Repairer {
 
   constructor(options: RepairerOptions) {
     this.#options = options;
-    this.#traits = new AddressTraits(options.world.inventory, options.world.engine, 12);
+    this.#traits = new AddressTraits(
+      options.world.inventory,
+      options.world.policies.at(Date.now()).engine,
+      12,
+    );
   }
 
   start(): void {
@@ -190,13 +195,14 @@ export class Repairer {
        WHERE ${ofBlocks} AND pending = 1 ORDER BY block, row LIMIT {limit:UInt32}`,
       { partition, blocks: [...due.keys()], limit: maxRows },
     );
-    const { inventory, engine } = world;
+    const { inventory, policies } = world;
     const { columns, batches } = columnsOfLate(rows, (name) => inventory.network(name));
     const resolved = makeResolvedColumns(rows.length);
-    this.#traits.refresh(engine);
+    const span = spanOfBlock(columns, policies);
+    this.#traits.refresh(span.engine);
     const namer = new BlockNamer(columns, batches, resolved, inventory, this.#traits);
     namer.nameAll();
-    judgeBlock(columns, resolved, inventory, engine);
+    const engines = judgeBlock(columns, resolved, inventory, policies, span);
     for (const pending of due.values()) pending.needs = namer.needs;
     const isSettled = (i: number): boolean =>
       resolved.source.pending[i] === 0 && resolved.destination.pending[i] === 0;
@@ -211,7 +217,7 @@ export class Repairer {
       replaced.push({ ...stored, pass, sign: -1 });
       replaced.push({
         ...stored,
-        ...this.#named(resolved, i, engine),
+        ...this.#named(resolved, i, engines),
         pass,
         version: pass,
         sign: 1,
@@ -233,7 +239,7 @@ export class Repairer {
   }
 
   /** The columns that naming and judging give to a row. */
-  #named(resolved: ResolvedColumns, i: number, engine: PolicyEngine): Record<string, unknown> {
+  #named(resolved: ResolvedColumns, i: number, engines: readonly PolicyEngine[]): Record<string, unknown> {
     const { inventory } = this.#options.world;
     const end = (prefix: string, columns: EndColumns): Record<string, unknown> => ({
       [`${prefix}_workload`]: String(
@@ -244,14 +250,15 @@ export class Repairer {
       [`${prefix}_certainty`]: certainties[columns.certainty[i] ?? 0] ?? 'none',
     });
     const packed = resolved.verdict[i] ?? 0;
-    const compiled = engine.rules[ruleOf(packed)];
+    const engine = engines[resolved.judge[i] ?? 0];
+    const compiled = engine?.rules[ruleOf(packed)];
     return {
       ...end('src', resolved.source),
       ...end('dst', resolved.destination),
       verdict: verdicts[verdictCodeOf(packed)] ?? 'unexplained',
       reason: reasons[reasonCodeOf(packed)] ?? 'no-rule',
       rule: compiled === undefined ? '0' : String(ruleId(compiled.ruleset.name, compiled.rule.name)),
-      policy: engine.version,
+      policy: engine?.version ?? 0,
     };
   }
 }

@@ -12,6 +12,7 @@ import {
 } from '../../lib/inventory/inventory.ts';
 import { certaintyCode, prefetchRows } from '../../lib/inventory/time-index.ts';
 import type { PolicyEngine } from '../../lib/policy/engine.ts';
+import type { PolicySpan, PolicyTimeline } from '../../lib/policy/timeline.ts';
 import type { FlowColumns } from '../../lib/wire/columns.ts';
 import { Needs } from './needs.ts';
 import { TextMemo } from './text-memo.ts';
@@ -35,6 +36,8 @@ export interface ResolvedColumns {
   readonly destination: EndColumns;
   /** Packed verdicts, see `lib/policy/engine.ts`. */
   readonly verdict: Int32Array;
+  /** Which of the engines that judged the block gave it: index into what {@link judgeBlock} returns. */
+  readonly judge: Uint16Array;
 }
 
 export function makeResolvedColumns(capacity: number): ResolvedColumns {
@@ -46,7 +49,12 @@ export function makeResolvedColumns(capacity: number): ResolvedColumns {
     blockSet: new Uint16Array(capacity),
     pending: new Uint8Array(capacity),
   });
-  return { source: end(), destination: end(), verdict: new Int32Array(capacity) };
+  return {
+    source: end(),
+    destination: end(),
+    verdict: new Int32Array(capacity),
+    judge: new Uint16Array(capacity),
+  };
 }
 
 /** Rows of one batch within a block, the network its addresses are in, and how far its times may be off, ms. */
@@ -273,24 +281,52 @@ export class BlockNamer {
   }
 }
 
-/** Gives each row its verdict. */
+/** The policy whose block sets the rows of a block get when they are named: the one of the flow in the middle. */
+export function spanOfBlock(columns: FlowColumns, policies: PolicyTimeline): PolicySpan {
+  return policies.at(columns.startMs[columns.count >> 1] ?? 0);
+}
+
+/**
+ * Gives each row the verdict of the policy that was in force when its flow began. `named` is the span whose block sets the
+ * rows have. Returns the engines that judged, the one of `named` first.
+ */
 export function judgeBlock(
   columns: FlowColumns,
   resolved: ResolvedColumns,
   inventory: Inventory,
-  engine: PolicyEngine,
-): void {
-  const { source, destination, verdict } = resolved;
+  policies: PolicyTimeline,
+  named: PolicySpan,
+): readonly PolicyEngine[] {
+  const { source, destination, verdict, judge } = resolved;
   const identities = inventory.identities.list;
+  const engines = [named.engine];
+  let span = named;
+  let at = 0;
   for (let row = 0; row < columns.count; row++) {
+    const begin = columns.startMs[row] ?? 0;
+    if (begin < span.fromMs || begin >= span.untilMs) {
+      span = policies.at(begin);
+      at = engines.indexOf(span.engine);
+      if (at < 0) at = engines.push(span.engine) - 1;
+    }
+    const { engine } = span;
+    let sourceBlocks = source.blockSet[row] ?? 0;
+    let destinationBlocks = destination.blockSet[row] ?? 0;
+    if (at !== 0) {
+      // Block sets are numbers of one engine.
+      sourceBlocks = engine.hasBlocks ? engine.blockSet(columns.source, row * 16) : 0;
+      destinationBlocks = engine.hasBlocks ? engine.blockSet(columns.destination, row * 16) : 0;
+    }
+    judge[row] = at;
     verdict[row] = engine.verdict(
       identities,
       source.identity[row] ?? 0,
-      source.blockSet[row] ?? 0,
+      sourceBlocks,
       destination.identity[row] ?? 0,
-      destination.blockSet[row] ?? 0,
+      destinationBlocks,
       columns.destinationPort[row] ?? 0,
       columns.protocol[row] ?? 0,
     );
   }
+  return engines;
 }

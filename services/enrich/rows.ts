@@ -93,29 +93,40 @@ function longs(count: number, words: Uint32Array): BigUint64Array {
   return new BigUint64Array(words.buffer, words.byteOffset, count);
 }
 
+/** Ids of an engine's rules as pairs of words, by rule + 1; 0 for none. */
+function ruleWordsOf({ rules }: PolicyEngine): Uint32Array {
+  const words = new Uint32Array((rules.length + 1) * 2);
+  rules.forEach(({ ruleset, rule }, index) => {
+    const id = ruleId(ruleset.name, rule.name);
+    words[index * 2 + 2] = Number(id & 0xffffffffn);
+    words[index * 2 + 3] = Number(id >> 32n);
+  });
+  return words;
+}
+
 function verdictColumns(
   count: number,
-  packed: Int32Array,
-  engine: PolicyEngine,
-): { verdict: Uint8Array; reason: Uint8Array; rule: BigUint64Array } {
-  const ruleWords = new Uint32Array((engine.rules.length + 1) * 2);
-  engine.rules.forEach(({ ruleset, rule }, index) => {
-    const id = ruleId(ruleset.name, rule.name);
-    ruleWords[index * 2 + 2] = Number(id & 0xffffffffn);
-    ruleWords[index * 2 + 3] = Number(id >> 32n);
-  });
+  { verdict: packed, judge }: ResolvedColumns,
+  engines: readonly PolicyEngine[],
+): { verdict: Uint8Array; reason: Uint8Array; rule: BigUint64Array; policy: Uint32Array } {
+  const words = engines.map(ruleWordsOf);
+  const versions = engines.map((engine) => engine.version);
   const verdict = new Uint8Array(count);
   const reason = new Uint8Array(count);
   const rule = new Uint32Array(count * 2);
+  const policy = new Uint32Array(count);
   for (let row = 0; row < count; row++) {
     const value = packed[row] ?? 0;
+    const engine = judge[row] ?? 0;
+    const ruleWords = words[engine];
     verdict[row] = value & 3;
     reason[row] = (value >> 2) & 15;
     const at = (value >>> 6) * 2;
-    rule[row * 2] = ruleWords[at] ?? 0;
-    rule[row * 2 + 1] = ruleWords[at + 1] ?? 0;
+    rule[row * 2] = ruleWords?.[at] ?? 0;
+    rule[row * 2 + 1] = ruleWords?.[at + 1] ?? 0;
+    policy[row] = versions[engine] ?? 0;
   }
-  return { verdict, reason, rule: new BigUint64Array(rule.buffer) };
+  return { verdict, reason, rule: new BigUint64Array(rule.buffer), policy };
 }
 
 const provenanceType = enum8Type(provenances);
@@ -127,7 +138,8 @@ export interface BlockContent {
   readonly resolved: ResolvedColumns;
   readonly batches: readonly NamedBatchRows[];
   readonly inventory: Inventory;
-  readonly engine: PolicyEngine;
+  /** Those that judged, see `judgeBlock`. */
+  readonly engines: readonly PolicyEngine[];
 }
 
 /** A column of whole rows, as {@link selectRows} can cut it. */
@@ -143,12 +155,12 @@ interface RowColumn extends NativeColumn {
 }
 
 /** Columns of table `flows` for all rows of the block. They share memory with it. */
-function flowColumns({ columns, resolved, batches, inventory, engine }: BlockContent): RowColumn[] {
+function flowColumns({ columns, resolved, batches, inventory, engines }: BlockContent): RowColumn[] {
   const count = columns.count;
   const { source, destination } = resolved;
   const seconds = new Uint32Array(count);
   for (let row = 0; row < count; row++) seconds[row] = (columns.startMs[row] ?? 0) / 1000;
-  const { verdict, reason, rule } = verdictColumns(count, resolved.verdict, engine);
+  const { verdict, reason, rule, policy } = verdictColumns(count, resolved, engines);
   const identityWords = inventory.identities.idWords;
   return [
     { name: 'time', type: 'DateTime', data: seconds },
@@ -180,7 +192,7 @@ function flowColumns({ columns, resolved, batches, inventory, engine }: BlockCon
     { name: 'verdict', type: enum8Type(verdicts), data: verdict },
     { name: 'reason', type: enum8Type(reasons), data: reason },
     { name: 'rule', type: 'UInt64', data: rule },
-    { name: 'policy', type: 'UInt32', data: new Uint32Array(count).fill(engine.version) },
+    { name: 'policy', type: 'UInt32', data: policy },
     { name: 'bytes_forward', type: 'UInt64', data: longs(count, columns.bytesForward) },
     { name: 'bytes_reverse', type: 'UInt64', data: longs(count, columns.bytesReverse) },
     { name: 'packets_forward', type: 'UInt64', data: longs(count, columns.packetsForward) },

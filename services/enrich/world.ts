@@ -4,8 +4,11 @@ import { Compile } from 'typebox/compile';
 import type { Bus, BusMessage } from '../../lib/bus/bus.ts';
 import { rateLimited } from '../../lib/bus/reporter.ts';
 import { Inventory, type InventoryOptions } from '../../lib/inventory/inventory.ts';
-import { emptyPolicy, PolicyEngine } from '../../lib/policy/engine.ts';
+import { dnsNamesOf } from '../../lib/policy/dns-names.ts';
+import { emptyPolicy } from '../../lib/policy/engine.ts';
+import { PolicyFollower } from '../../lib/policy/follow.ts';
 import { makeLabeller } from '../../lib/policy/profiles.ts';
+import type { PolicyTimeline } from '../../lib/policy/timeline.ts';
 import { InventoryEvent } from '../../schemas/inventory-event.ts';
 import type { PolicyDocument } from '../../schemas/policy.ts';
 import { enrichGroup, topics } from '../../schemas/topics.ts';
@@ -17,18 +20,13 @@ const inventoryEvent = Compile(InventoryEvent);
 /** How often a block that waits looks at the inventory again, ms. */
 const catchUpStepMs = 5;
 
-/** Longest timer Node keeps, ms. */
-const maxTimerMs = 2 ** 31 - 1;
-
 export interface World {
   readonly inventory: Inventory;
-  /** The engine in force; another object after each change of policy. */
-  readonly engine: PolicyEngine;
-  /** The policy in force. */
-  readonly policy: PolicyDocument;
+  /** Which policy judges a flow that began when. */
+  readonly policies: PolicyTimeline;
   /**
-   * Resolves when everything that is in the topic `inventory` now has been applied, so that a flow is never joined with
-   * an inventory older than its own arrival; and makes the watermarks that were heard before count. Gives up only when
+   * Resolves when everything that is in the topics `inventory` and `policy` now has been applied, so that a flow is never
+   * joined with an inventory, or judged by a policy, older than its own arrival; and makes the watermarks that were heard before count. Gives up only when
    * nothing was applied for `waitMs`.
    */
   catchUp(waitMs: number, signal: AbortSignal): Promise<void>;
@@ -76,23 +74,52 @@ function readInventoryEvent(
   return undefined;
 }
 
+/** Key of a name that only the policy lists; it stands after all others, so that whoever lists the name too is first. */
+const listedKey = (dns: string): string => `name/~policy/${dns}`;
+
+/** Makes the names that rules speak of known, so that flows to them have an identity that says the name. Returns them. */
+function listNames(
+  inventory: Inventory,
+  policy: PolicyDocument,
+  before: ReadonlySet<string>,
+): ReadonlySet<string> {
+  const wanted = new Set(dnsNamesOf(policy));
+  for (const dns of before) if (!wanted.has(dns)) inventory.apply(listedKey(dns), null);
+  for (const dns of wanted) {
+    if (before.has(dns)) continue;
+    const name = {
+      v: 1,
+      type: 'name',
+      name: dns,
+      dns: [dns],
+      zone: 'outside',
+      labels: {},
+      addresses: [],
+    } as const;
+    inventory.apply(listedKey(dns), { ...name, dns: [dns], addresses: [] });
+  }
+  return wanted;
+}
+
 /** Starts following; resolves when everything that is in both topics now has been applied. */
 export async function openWorld(options: WorldOptions): Promise<World> {
   const { bus, log, metrics } = options;
-  let policy = emptyPolicy;
-  let engine = new PolicyEngine(policy, Date.now());
-  let expiryTimer: NodeJS.Timeout | undefined;
+  const follower = new PolicyFollower();
+  const { policies } = follower;
   const inventory = new Inventory({
     maxIntervalsPerAddress: options.maxIntervalsPerAddress,
-    labelsOf: makeLabeller(policy.profiles),
+    labelsOf: makeLabeller(emptyPolicy.profiles),
     onProblem: problemReporter(options),
   });
 
-  /** For each partition of the inventory, the next offset to apply. */
-  const applied = new Map<number, number>();
-  const applyInventory = (messages: readonly BusMessage[], partition: number): void => {
+  /** For each topic and partition, the next offset to apply. */
+  const applied = new Map<string, number>();
+  const note = (topic: string, partition: number, messages: readonly BusMessage[]): void => {
     const last = messages.at(-1);
-    if (last !== undefined) applied.set(partition, last.offset + 1);
+    if (last !== undefined) applied.set(`${topic}/${partition}`, last.offset + 1);
+  };
+  const applyInventory = (messages: readonly BusMessage[], partition: number): void => {
+    note(topics.inventory, partition, messages);
     for (const message of messages) {
       const { key, value, headers } = message;
       if (key === null) continue;
@@ -104,44 +131,37 @@ export async function openWorld(options: WorldOptions): Promise<World> {
     metrics.identities.set(inventory.identities.list.length);
   };
 
-  const useEngine = (next: PolicyEngine): void => {
-    engine = next;
-    clearTimeout(expiryTimer);
-    if (engine.nextExpiryMs < Number.POSITIVE_INFINITY) {
-      // A rule that expires explains nothing from then on: compile again at that moment.
-      expiryTimer = setTimeout(
-        () => useEngine(new PolicyEngine(policy, Date.now())),
-        Math.min(maxTimerMs, Math.max(1, engine.nextExpiryMs - Date.now())),
-      );
-      expiryTimer.unref();
+  /** Names that only the policy lists. */
+  let listed: ReadonlySet<string> = new Set();
+  const takePolicy = (message: BusMessage): boolean => {
+    try {
+      return follower.take(message);
+    } catch (error) {
+      log.error({ err: error, offset: message.offset }, 'policy left out: the others stay as they are');
+      return false;
     }
   };
-
-  const applyPolicy = async (messages: readonly BusMessage[]): Promise<void> => {
-    const newest = messages.findLast((message) => message.value !== null);
-    if (newest === undefined || newest.value === null) return;
-    let document: PolicyDocument;
-    let compiled: PolicyEngine;
-    try {
-      // Whoever publishes checks the whole policy first (lib/policy/load.ts), so its shape is trusted here.
-      document = parseJson(newest.value) as PolicyDocument;
-      if (document.v !== 1) throw new Error(`policy format ${String(document.v)} is not known`);
-      if (document.version < policy.version) return;
-      compiled = new PolicyEngine(document, Date.now());
-    } catch (error) {
-      log.error({ err: error, offset: newest.offset }, 'policy left out: the one before stays in force');
-      return;
+  const applyPolicy = async (messages: readonly BusMessage[], partition: number): Promise<void> => {
+    let isNew = false;
+    for (const message of messages) isNew = takePolicy(message) || isNew;
+    if (isNew) {
+      const { newest } = policies;
+      const { engine } = policies.at(Math.max(newest.appliedMs, Date.now()));
+      const relabelled = inventory.relabel(makeLabeller(newest.profiles));
+      listed = listNames(inventory, newest, listed);
+      metrics.policyVersion.set(newest.version);
+      log.info(
+        {
+          version: newest.version,
+          rules: engine.rules.length,
+          author: newest.author,
+          from: new Date(newest.appliedMs).toISOString(),
+        },
+        'policy in force',
+      );
+      await relabelled;
     }
-    // Labels and rules change together, at once; only the list of those whose labels changed takes its time.
-    const relabelled = inventory.relabel(makeLabeller(document.profiles));
-    policy = document;
-    useEngine(compiled);
-    metrics.policyVersion.set(policy.version);
-    log.info(
-      { version: policy.version, rules: engine.rules.length, author: policy.author },
-      'policy in force',
-    );
-    await relabelled;
+    note(topics.policy, partition, messages);
   };
 
   const follow = (
@@ -171,20 +191,24 @@ export async function openWorld(options: WorldOptions): Promise<World> {
   const inventoryTail = await follow(topics.inventory, applyInventory);
   return {
     inventory,
-    get engine() {
-      return engine;
-    },
-    get policy() {
-      return policy;
-    },
+    policies,
     async catchUp(waitMs, signal) {
       // What a watermark vouches for stands before it on the topic, perhaps in another partition.
       const heard = inventory.snapshotWatermarks();
-      const ends = await bus.positions(topics.inventory, enrichGroup);
-      const behind = (): { partition: number; next: number }[] =>
-        ends.filter(
-          ({ partition, earliest, next }) => next > earliest && (applied.get(partition) ?? 0) < next,
-        );
+      const ends = (
+        await Promise.all(
+          [topics.inventory, topics.policy].map(async (topic) =>
+            (
+              await bus.positions(topic, enrichGroup)
+            ).map((end) => ({
+              ...end,
+              of: `${topic}/${end.partition}`,
+            })),
+          ),
+        )
+      ).flat();
+      const behind = (): { of: string; next: number }[] =>
+        ends.filter(({ of, earliest, next }) => next > earliest && (applied.get(of) ?? 0) < next);
       let progress = inventory.generation;
       let deadline = Date.now() + waitMs;
       while (behind().length > 0 && !signal.aborted) {
@@ -198,10 +222,9 @@ export async function openWorld(options: WorldOptions): Promise<World> {
       if (signal.aborted) return;
       if (behind().length === 0) inventory.confirmWatermarks(heard);
       // The last messages may have been compacted away, which no reader can see: don't wait for them again.
-      for (const { partition, next } of behind()) applied.set(partition, next);
+      for (const { of, next } of behind()) applied.set(of, next);
     },
     async close() {
-      clearTimeout(expiryTimer);
       await Promise.all([policyTail.close(), inventoryTail.close()]);
     },
   };

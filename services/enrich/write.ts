@@ -12,7 +12,7 @@ import type { EnrichMetrics } from './metrics.ts';
 import type { Needs } from './needs.ts';
 import { insertToken, type Plan } from './plan.ts';
 import type { Repairer } from './repair.ts';
-import { BlockNamer, judgeBlock, silentSourceMs } from './resolve.ts';
+import { BlockNamer, judgeBlock, silentSourceMs, spanOfBlock } from './resolve.ts';
 import { pause, retried } from './retry.ts';
 import { type BlockContent, flowsBlock, lateBlock, runsOf } from './rows.ts';
 import { dateTime64 } from './time.ts';
@@ -76,7 +76,7 @@ export class BlockWriter {
 
   constructor(options: WriterOptions) {
     this.#options = options;
-    this.#traits = new AddressTraits(options.world.inventory, options.world.engine);
+    this.#traits = new AddressTraits(options.world.inventory, options.world.policies.at(Date.now()).engine);
   }
 
   /**
@@ -125,7 +125,8 @@ export class BlockWriter {
     await this.#catchUp(signal);
     if (signal.aborted) return null;
     const { columns, batches, resolved } = block;
-    this.#traits.refresh(world.engine);
+    const span = spanOfBlock(columns, world.policies);
+    this.#traits.refresh(span.engine);
     const namer = new BlockNamer(columns, batches, resolved, world.inventory, this.#traits);
     // Counted from the arrival of its oldest flow, so that no flow waits longer; a backlog does not wait at all.
     const arrivedMs = block.ledger[0]?.message.timestampMs ?? Date.now();
@@ -141,13 +142,12 @@ export class BlockWriter {
       await pause(Math.min(holdStepMs, leftMs), signal);
       await this.#catchUp(signal);
       if (signal.aborted) return null;
-      this.#traits.refresh(world.engine);
+      this.#traits.refresh(span.engine);
       pending = namer.namePending();
     }
-    const engine = world.engine;
-    judgeBlock(columns, resolved, world.inventory, engine);
+    const engines = judgeBlock(columns, resolved, world.inventory, world.policies, span);
     return {
-      content: { columns, resolved, batches, inventory: world.inventory, engine },
+      content: { columns, resolved, batches, inventory: world.inventory, engines },
       needs: namer.needs,
       hasPending: pending > 0,
     };
