@@ -10,6 +10,7 @@ import {
   readFlowBatch,
 } from '../../lib/wire/columns.ts';
 import type { BatchOutcome, DropCause } from '../../schemas/closed-lists.ts';
+import { type EndAges, endAgesOf, noEndAges } from './ages.ts';
 import type { Plan } from './plan.ts';
 import { makeResolvedColumns, type ResolvedColumns } from './resolve.ts';
 import type { NamedBatchRows } from './rows.ts';
@@ -25,6 +26,8 @@ export interface LedgerEntry {
   readonly cause: DropCause;
   /** For dead batches: what was wrong, for people. */
   readonly detail: string;
+  /** How long before the end of the interval its written flows ended. */
+  readonly endAges: EndAges;
 }
 
 export interface BlockLimits {
@@ -167,7 +170,9 @@ export class BlockBuilder {
         networkName: header.network,
       });
     }
-    this.#note(message, header, rowCount, rowCount, 'written', 'none', '');
+    const observedToMs = header.observedToMs - header.clockOffsetMs;
+    const endAges = endAgesOf(columns, firstRow, rowCount, observedToMs);
+    this.#note(message, header, rowCount, rowCount, 'written', 'none', '', endAges);
     return 'taken';
   }
 
@@ -179,8 +184,9 @@ export class BlockBuilder {
     outcome: BatchOutcome,
     cause: DropCause,
     detail: string,
+    endAges: EndAges = noEndAges,
   ): void {
-    this.#ledger.push({ header, message, flowCount, writtenCount, outcome, cause, detail });
+    this.#ledger.push({ header, message, flowCount, writtenCount, outcome, cause, detail, endAges });
   }
 
   /** First row that begins too long before, or too far after, the bus took the message; -1 where all are well. */

@@ -47,6 +47,9 @@ interface NamedBlock {
 
 function ledgerRow(at: TopicPartition, entry: LedgerEntry): Record<string, unknown> {
   const { header, message } = entry;
+  // Agents' clocks may be off; everything in the store is by the common one.
+  const common = (ms: number | undefined): string =>
+    dateTime64(ms === undefined ? message.timestampMs : ms - (header?.clockOffsetMs ?? 0));
   return {
     agent: header?.agentId ?? message.key ?? '',
     boot: header?.bootId ?? '',
@@ -54,14 +57,16 @@ function ledgerRow(at: TopicPartition, entry: LedgerEntry): Record<string, unkno
     cluster: header?.cluster ?? '',
     node: header?.node ?? '',
     source_kind: header?.sourceKind ?? '',
-    observed_from: dateTime64(header?.observedFromMs ?? message.timestampMs),
-    observed_to: dateTime64(header?.observedToMs ?? message.timestampMs),
+    observed_from: common(header?.observedFromMs),
+    observed_to: common(header?.observedToMs),
     received: dateTime64(message.timestampMs),
     flows: entry.flowCount,
     flows_written: entry.writtenCount,
     flows_refused: entry.outcome === 'dead' ? entry.flowCount : 0,
-    source_dropped: entry.outcome === 'written' ? (header?.sourceDroppedCount ?? 0) : 0,
+    source_dropped: entry.outcome === 'resent' ? 0 : (header?.sourceDroppedCount ?? 0),
     sampling_rate: header?.samplingRate ?? 1,
+    end_ages: entry.endAges.agesMs,
+    end_flows: entry.endAges.flowCounts,
     outcome: entry.outcome,
     cause: entry.cause,
     topic: at.topic,
