@@ -1,6 +1,6 @@
 /** What earlier runs have left in the topics, as far as a new run has to know it. */
 import type { Bus, BusMessage } from '../lib/bus/bus.ts';
-import { readPolicy } from '../lib/policy/publish.ts';
+import { policyOfMessage } from '../lib/policy/publish.ts';
 import type { InventoryEvent } from '../schemas/inventory-event.ts';
 import type { PolicyDocument } from '../schemas/policy.ts';
 import { topics } from '../schemas/topics.ts';
@@ -144,7 +144,7 @@ export async function readMemory(
   await readTopic(bus, topics.inventory, (message) => reader.take(message));
   let policy: PolicyDocument | null = null;
   await readTopic(bus, topics.policy, (message) => {
-    const document = readPolicy(message);
+    const document = policyOfMessage(message);
     if (document !== null && document.version > (policy?.version ?? 0)) policy = document;
   });
   return { inventory: reader.result(), policy };

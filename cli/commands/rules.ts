@@ -1,27 +1,17 @@
 /** `eastwest rules`: check a policy folder, apply it, list what is in force. */
-import { userInfo } from 'node:os';
 import type { Command } from 'commander';
-import type { PolicyContent } from '../../lib/policy/load.ts';
-import { currentPolicy, publishPolicy } from '../../lib/policy/publish.ts';
+import { currentPolicy } from '../../lib/policy/publish.ts';
 import { exitCodes } from '../../lib/runtime/exit.ts';
 import { formatTable } from '../../lib/runtime/table.ts';
 import type { CliDependencies } from '../dependencies.ts';
 import { problemLines, readPolicyFolder } from '../policy-folder.ts';
+import { countsOf, print, registerApply } from '../rules/apply.ts';
 import { withBus } from '../with-bus.ts';
 
 const clientId = 'eastwest-rules';
 
 interface JsonOption {
   readonly json?: boolean;
-}
-
-function print(json: boolean | undefined, value: unknown, lines: readonly string[]): void {
-  process.stdout.write(`${json === true ? JSON.stringify(value, undefined, 2) : lines.join('\n')}\n`);
-}
-
-function countsOf(policy: PolicyContent): string {
-  const rules = policy.rulesets.reduce((sum, ruleset) => sum + ruleset.rules.length, 0);
-  return `${policy.rulesets.length} rulesets with ${rules} rules, ${policy.profiles.length} profiles, ${policy.ipLists.length} ip-lists, ${policy.services.length} services`;
 }
 
 export function register(program: Command, dependencies: CliDependencies): void {
@@ -45,27 +35,7 @@ export function register(program: Command, dependencies: CliDependencies): void 
       dependencies.exit(exitCodes.usage);
     });
 
-  rules
-    .command('apply')
-    .argument('<folder>', 'folder of YAML files, or one file')
-    .description('put a policy in force, as a whole and as the next version; a wrong one changes nothing')
-    .option('--author <name>', 'who applies it', userInfo().username)
-    .option('--json', 'as JSON')
-    .action(async (folder: string, options: JsonOption & { author: string }) => {
-      const result = await readPolicyFolder(folder);
-      if (!result.ok) {
-        print(options.json, result, [...problemLines(result.problems), '', 'nothing was applied']);
-        dependencies.exit(exitCodes.usage);
-        return;
-      }
-      const document = await withBus(dependencies, clientId, (bus) =>
-        publishPolicy(bus, result.policy, options.author),
-      );
-      print(options.json, { ok: true, version: document.version, warnings: result.warnings }, [
-        ...problemLines(result.warnings),
-        `version ${document.version} is in force: ${countsOf(document)}`,
-      ]);
-    });
+  registerApply(rules, dependencies);
 
   rules
     .command('list')

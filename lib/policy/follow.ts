@@ -1,6 +1,6 @@
 /** Keeps a timeline of policies in step with the messages of the topic `policy`. */
 import type { BusMessage } from '../bus/bus.ts';
-import { readPolicy } from './publish.ts';
+import { policyOfMessage } from './publish.ts';
 import { PolicyTimeline } from './timeline.ts';
 
 export class PolicyFollower {
@@ -13,7 +13,7 @@ export class PolicyFollower {
    */
   take(message: Pick<BusMessage, 'key' | 'value' | 'offset'>): boolean {
     const key = message.key ?? '';
-    const document = readPolicy(message);
+    const document = policyOfMessage(message);
     if (document === null) {
       const gone = this.#versions.get(key);
       this.#versions.delete(key);

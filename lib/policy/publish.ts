@@ -15,7 +15,10 @@ export const applyLeadMs = 1000;
 const keptVersions = 100;
 
 /** The policy of a message, or null where it takes one away. @throws {Error} where it is not a policy of a known format. */
-export function readPolicy({ value, offset }: Pick<BusMessage, 'value' | 'offset'>): PolicyDocument | null {
+export function policyOfMessage({
+  value,
+  offset,
+}: Pick<BusMessage, 'value' | 'offset'>): PolicyDocument | null {
   if (value === null) return null;
   // Whoever publishes checks the whole policy first (lib/policy/load.ts), so its shape is trusted here.
   const document = JSON.parse(
@@ -41,7 +44,7 @@ async function readPublished(bus: Bus): Promise<Published[]> {
       onMessages: (_partition, messages) => {
         for (const message of messages) {
           if (message.key === null) continue;
-          const document = readPolicy(message);
+          const document = policyOfMessage(message);
           if (document === null) byKey.delete(message.key);
           else byKey.set(message.key, document);
         }
