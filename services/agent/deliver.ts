@@ -1,5 +1,6 @@
 /** Delivers the spool's batches in order, one at a time, and waits longer each time the other end can't take one. */
 import type { Logger } from 'pino';
+import { failpoint } from '../../lib/runtime/failpoint.ts';
 import type { PendingBatch } from './spool/spool.ts';
 
 /** What became of one try. */
@@ -74,7 +75,10 @@ export async function deliver(options: DeliveryOptions, signal: AbortSignal): Pr
     // Asked for anew each time: while it waited the oldest batch may have been dropped.
     const batch = queue.oldest();
     if (batch === null || signal.aborted) continue;
+    if (failureCount > 0) failpoint('agent.resending');
     const outcome = await sender.send(batch, signal);
+    if (failureCount > 0) failpoint('agent.resent');
+    if (outcome.kind === 'delivered') failpoint('agent.delivered');
     if (signal.aborted && outcome.kind === 'retry') return;
     options.onOutcome(outcome, batch);
     explain(log, outcome, batch, lastCause);

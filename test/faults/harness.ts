@@ -1,16 +1,14 @@
 /**
- * One seeded run: the pipeline's own processes over a real bus and a real store, traffic through the door, and faults at
- * random moments. In the end every edge must add up to exactly what was sent, in every table.
+ * One seeded run: the pipeline's own processes over a real bus and a real store, a real agent that sends what is in its
+ * spool, more traffic through the door, and faults at random moments. In the end every edge and every day must add up to
+ * exactly what was sent, in every table.
  */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pino } from 'pino';
-import { Default, Parse } from 'typebox/value';
-import { hash32, Random } from '../../estate/random.ts';
+import { Random } from '../../estate/random.ts';
 import type { Bus } from '../../lib/bus/bus.ts';
-import { BusConfig } from '../../lib/bus/config.ts';
+import { busConfig } from '../../lib/bus/config.ts';
 import { openBus } from '../../lib/bus/open.ts';
 import { topicSpecs } from '../../lib/bus/topics.ts';
 import { inventoryKey } from '../../lib/inventory/events.ts';
@@ -22,18 +20,28 @@ import { enrichGroup, topics } from '../../schemas/topics.ts';
 import type { TestClickHouse } from '../support/clickhouse.ts';
 import type { KafkaForTests } from '../support/kafka.ts';
 import { until } from '../support/until.ts';
+import { fillSpool, isDelivered } from './agent-spool.ts';
+import { type BreakName, breakArguments } from './breaks.ts';
+import { compare } from './compare.ts';
+import { type Disk, openDisk } from './disk.ts';
 import { drawFaults, type Fault } from './faults.ts';
 import { freePort } from './free-port.ts';
 import { Keeper } from './keeper.ts';
-import { startProxy } from './proxy.ts';
-import { edgeKey, inventory, policyContent, type SentBatch, sourceName, Traffic } from './traffic.ts';
+import { type NetworkProxy, startProxy } from './proxy.ts';
+import { Sender } from './sender.ts';
+import { inventory, policyContent, sourceName, Traffic } from './traffic.ts';
 
 const log = pino({ level: 'silent' });
 const feedMs = 2500;
-const batchCount = 240;
-const lanes = 3;
-const settleMs = 60_000;
+const batchCount = 200;
+/** Batches in the spool of the agent, which a slow network lets it send within about the time of the feed. */
+const spooledBatchCount = 50;
+const agentNetworkDelayMs = 40;
+/** A machine under load takes its time; a wrong sum never comes right. */
+const settleMs = 150_000;
 const partitionCount = 3;
+const diskBytes = 48 * 1024 * 1024;
+const dayMs = 86_400_000;
 
 /** What runs share, since it takes seconds to start. */
 export interface Ground {
@@ -53,201 +61,220 @@ export interface RunResult {
   readonly differences: readonly string[];
 }
 
-/** Sends batches of each agent in order, and again whatever was not acknowledged; some also when they were. */
-class Sender {
-  readonly #url: () => string;
-  readonly #random: Random;
-  readonly #queues: SentBatch[][] = Array.from({ length: lanes }, () => []);
-  readonly #lanes: Promise<void>[];
-  #closed = false;
-  repeatCount = 0;
-
-  constructor(seed: string, url: () => string) {
-    this.#url = url;
-    this.#random = new Random(seed, 'sender');
-    this.#lanes = this.#queues.map((queue) => this.#run(queue));
-  }
-
-  send(batch: SentBatch): void {
-    this.#queues[hash32(batch.agentId) % lanes]?.push(batch);
-  }
-
-  /** Resolves when everything is acknowledged. */
-  async drained(): Promise<void> {
-    this.#closed = true;
-    await Promise.all(this.#lanes);
-  }
-
-  async #run(queue: SentBatch[]): Promise<void> {
-    for (;;) {
-      const batch = queue.shift();
-      if (batch === undefined) {
-        if (this.#closed) return;
-        await sleep(5);
-        continue;
-      }
-      while (!(await this.#post(batch, this.#random.next() < 0.03))) {
-        this.repeatCount++;
-        await sleep(30);
-      }
-      if (this.#random.next() < 0.04) {
-        this.repeatCount++;
-        await this.#post(batch, false);
-      }
-    }
-  }
-
-  /** Whether the batch was acknowledged; `hasty` hangs up before an answer can come. */
-  async #post(batch: SentBatch, hasty: boolean): Promise<boolean> {
-    try {
-      const response = await fetch(`${this.#url()}/v1/flows`, {
-        method: 'POST',
-        headers: { 'content-type': 'application/vnd.eastwest.flow-batch+avro' },
-        body: new Uint8Array(batch.message),
-        signal: AbortSignal.timeout(hasty ? 3 : 3000),
-      });
-      const text = await response.text();
-      if (response.status === 202) return true;
-      if (response.status < 500 && response.status !== 429)
-        throw new Error(`ingest refused a batch: ${text}`);
-      return false;
-    } catch (error) {
-      if (error instanceof Error && error.message.startsWith('ingest refused')) throw error;
-      return false;
-    }
-  }
+export interface RunOptions {
+  /** Makes the enrichers wrong, so that the run should come out wrong too. */
+  readonly break?: BreakName;
+  /** Default: what the seed draws. */
+  readonly faults?: readonly Fault[];
 }
 
-async function compare(store: Store, traffic: Traffic): Promise<string[]> {
-  const differences: string[] = [];
-  const sources = {
-    flows_all: 'count() AS flows, sum(connections) AS connections, sum(bytes_forward) AS bytes',
-    edges_1m: 'sum(flows) AS flows, sum(connections) AS connections, sum(bytes_forward) AS bytes',
-    edges_1h: 'sum(flows) AS flows, sum(connections) AS connections, sum(bytes_forward) AS bytes',
-  };
-  for (const [table, sums] of Object.entries(sources)) {
-    const rows = await store.query<
-      Record<'source' | 'destination' | 'verdict' | 'port' | 'flows' | 'connections' | 'bytes', string>
-    >(
-      `SELECT toString(src_identity) AS source, toString(dst_identity) AS destination, verdict, toString(dst_port) AS port, ${sums}
-       FROM ${table} GROUP BY source, destination, verdict, port HAVING flows > 0`,
-    );
-    const left = new Map(traffic.truth);
-    for (const row of rows) {
-      const key = edgeKey(row.source, row.destination, Number(row.port), row.verdict);
-      const wanted = left.get(key);
-      left.delete(key);
-      const found = `${row.flows} flows, ${row.connections} connections, ${row.bytes} bytes`;
-      const right =
-        wanted === undefined
-          ? 'nothing'
-          : `${wanted.flows} flows, ${wanted.connections} connections, ${wanted.bytes} bytes`;
-      if (found !== right) differences.push(`${table} ${key}: ${found}, sent ${right}`);
-    }
-    for (const [key, { flows }] of left) differences.push(`${table} ${key}: nothing, sent ${flows} flows`);
-  }
-  const [ledger] = await store.query<{ written: string }>(
-    `SELECT sum(flows_written) AS written FROM batches WHERE outcome = 'written'`,
-  );
-  if (Number(ledger?.written) !== traffic.flowCount)
-    differences.push(`the ledger says ${ledger?.written} flows, sent ${traffic.flowCount}`);
-  return differences;
+const names = ['ingest', 'agent', 'enrich-0', 'enrich-1'] as const;
+type Name = (typeof names)[number];
+
+/** How the run goes, all of it out of the seed. */
+interface Course {
+  readonly freezeMs: number;
+  /** How far the watermarks are behind at first, ms: days, and flows of old days come before their inventory. */
+  readonly firstLagMs: number;
+  readonly lagMs: number;
+  readonly secondJoinsAtOnce: boolean;
+  readonly enrich: Readonly<Record<string, string>>;
 }
 
-let runNumber = 0;
-
-/** @throws {Error} where the pipeline does not come to rest; the message has the seed and what the processes said. */
-export async function runFaults(ground: Ground, seed: string): Promise<RunResult> {
-  const { clickhouse, kafka } = ground;
+function drawCourse(seed: string): Course {
   const random = new Random(seed, 'run');
-  const dataDir = await mkdtemp(join(tmpdir(), 'eastwest-faults-'));
-  const database = `faults_${process.pid}_${++runNumber}`;
-  const storeConfig = clickhouse.config(database);
-  const store = openStore(storeConfig, { log });
-  const busSettings = {
-    kind: kafka === null ? ('embedded' as const) : ('kafka' as const),
-    ...(kafka === null ? {} : { brokers: kafka.brokers }),
-    partitionCount,
-    sessionTimeoutMs: 1500,
-    heartbeatIntervalMs: 300,
-  };
-  const busConfig = Parse(BusConfig, Default(BusConfig, busSettings));
-  const proxy = await startProxy(Number(new URL(clickhouse.url).port));
-  const faults = drawFaults(seed, kafka !== null);
-  const bus = await openBus(busConfig, { dataDir, log, clientId: 'faults' });
-  const ingestPort = await freePort();
-  const busEnvironment: Record<string, string> = {
-    EASTWEST_RUNTIME_DATA_DIR: dataDir,
-    EASTWEST_BUS_KIND: busSettings.kind,
-    ...(kafka === null ? {} : { EASTWEST_BUS_BROKERS: kafka.brokers.join(',') }),
-    EASTWEST_BUS_PARTITION_COUNT: String(partitionCount),
-    EASTWEST_BUS_SESSION_TIMEOUT_MS: '1500',
-    EASTWEST_BUS_HEARTBEAT_INTERVAL_MS: '300',
-  };
-  const settings: Record<string, Record<string, string>> = {
-    ingest: { ...busEnvironment, EASTWEST_INGEST_PORT: String(ingestPort) },
+  const lagMs = random.below(3) * 700;
+  return {
+    lagMs,
+    firstLagMs: random.below(4) === 0 ? 6 * dayMs : lagMs,
+    freezeMs: random.between(300, 2600),
+    secondJoinsAtOnce: random.next() < 0.7,
     enrich: {
-      ...busEnvironment,
-      EASTWEST_STORE_URL: `http://127.0.0.1:${proxy.port}`,
-      EASTWEST_STORE_DATABASE: database,
       EASTWEST_ENRICH_MAX_BLOCK_ROWS: String(1024 << random.below(3)),
       EASTWEST_ENRICH_LINGER_MS: String(random.between(20, 200)),
       EASTWEST_ENRICH_HOLD_MS: String(random.between(0, 300)),
       EASTWEST_ENRICH_INVENTORY_ERROR_MS: '20',
       EASTWEST_ENRICH_REPAIR_INTERVAL_MS: '60',
-      EASTWEST_ENRICH_MAX_REPAIR_ROWS: '300',
+      EASTWEST_ENRICH_MAX_REPAIR_ROWS: '600',
     },
   };
-  const freezeMs = random.between(300, 2600);
-  const keep = (name: string, of: string): Keeper => {
-    const failpoints = faults.filter((fault) => fault.kind === 'failpoint' && fault.of === of);
-    return new Keeper({
-      name,
-      settings: settings[name] ?? {},
-      failpoints: failpoints.map(({ what }) => what).join(','),
-      freezeMs,
-    });
+}
+
+/** Everything of one run that has to be closed. */
+interface Room {
+  readonly seed: string;
+  readonly ground: Ground;
+  readonly disk: Disk;
+  readonly store: Store;
+  readonly bus: Bus;
+  /** To the store, and from the agent to ingest. */
+  readonly networks: { readonly store: NetworkProxy; readonly agent: NetworkProxy };
+  readonly ingestUrl: string;
+  readonly keepers: Readonly<Record<Name, Keeper>>;
+  readonly spoolFolder: string;
+  readonly faults: readonly Fault[];
+  /** What the processes said. */
+  report(): string;
+  close(): Promise<void>;
+}
+
+let runNumber = 0;
+
+async function openRoom(ground: Ground, seed: string, course: Course, options: RunOptions): Promise<Room> {
+  const { clickhouse, kafka } = ground;
+  const faults = options.faults ?? drawFaults(seed, kafka !== null);
+  const disk = await openDisk('faults', faults.some(({ kind }) => kind === 'disk') ? diskBytes : 0);
+  const database = `faults_${process.pid}_${++runNumber}`;
+  const store = openStore(clickhouse.config(database), { log });
+  const busSettings = busConfig({
+    kind: kafka === null ? 'embedded' : 'kafka',
+    ...(kafka === null ? {} : { brokers: [...kafka.brokers] }),
+    partitionCount,
+    sessionTimeoutMs: 1500,
+    heartbeatIntervalMs: 300,
+  });
+  const bus = await openBus(busSettings, { dataDir: disk.path, log, clientId: 'faults' });
+  const ingestPort = await freePort();
+  const networks = {
+    store: await startProxy(Number(new URL(clickhouse.url).port)),
+    agent: await startProxy(ingestPort, agentNetworkDelayMs),
   };
-  const ingest = keep('ingest', 'ingest');
-  const enrichers = [keep('enrich', 'enrich-0'), keep('enrich', 'enrich-1')];
-  const watermarkLagMs = random.below(3) * 700;
-  const stop = new AbortController();
-  const everything = { ingest, enrichers, clickhouse, kafka, proxy };
+  const spoolFolder = join(disk.path, 'spool');
+  const ofBus: Record<string, string> = {
+    EASTWEST_RUNTIME_DATA_DIR: disk.path,
+    EASTWEST_BUS_KIND: busSettings.kind,
+    EASTWEST_BUS_BROKERS: busSettings.brokers.join(','),
+    EASTWEST_BUS_PARTITION_COUNT: String(partitionCount),
+    EASTWEST_BUS_SESSION_TIMEOUT_MS: '1500',
+    EASTWEST_BUS_HEARTBEAT_INTERVAL_MS: '300',
+  };
+  const keep = (name: Name, settings: Record<string, string>): Keeper =>
+    new Keeper({
+      name: name.startsWith('enrich') ? 'enrich' : name,
+      settings,
+      failpoints: faults
+        .filter((fault) => fault.kind === 'failpoint' && fault.of === name)
+        .map(({ what }) => what)
+        .join(','),
+      freezeMs: course.freezeMs,
+      nodeArguments:
+        options.break === undefined || !name.startsWith('enrich') ? [] : breakArguments(options.break),
+    });
+  const enrich = {
+    ...ofBus,
+    ...course.enrich,
+    EASTWEST_STORE_URL: `http://127.0.0.1:${networks.store.port}`,
+    EASTWEST_STORE_DATABASE: database,
+  };
+  const keepers = {
+    ingest: keep('ingest', {
+      ...ofBus,
+      EASTWEST_INGEST_PORT: String(ingestPort),
+      EASTWEST_INGEST_RETRY_AFTER_S: '1',
+    }),
+    agent: keep('agent', {
+      EASTWEST_RUNTIME_DATA_DIR: disk.path,
+      EASTWEST_AGENT_ID: `${seed}-agent`,
+      EASTWEST_AGENT_SPOOL_DIR: spoolFolder,
+      EASTWEST_AGENT_INGEST_URL: `http://127.0.0.1:${networks.agent.port}`,
+      // What this host itself does is not its business: it sends what is in the spool.
+      EASTWEST_AGENT_SOURCE: 'procfs',
+      EASTWEST_AGENT_INTERVAL_MS: '600000',
+      EASTWEST_AGENT_HEARTBEAT_MS: '0',
+      EASTWEST_AGENT_BACKOFF_MIN_MS: '30',
+      EASTWEST_AGENT_BACKOFF_MAX_MS: '300',
+      EASTWEST_AGENT_DELIVERY_TIMEOUT_MS: '2000',
+    }),
+    'enrich-0': keep('enrich-0', enrich),
+    'enrich-1': keep('enrich-1', enrich),
+  };
+  return {
+    seed,
+    ground,
+    disk,
+    store,
+    bus,
+    networks,
+    ingestUrl: `http://127.0.0.1:${ingestPort}`,
+    keepers,
+    spoolFolder,
+    faults,
+    report: () =>
+      `seed ${seed}: ${faults.map(({ of, what }) => `${of}: ${what}`).join('; ')}\n${names
+        .map((name) => `--- ${name}\n${keepers[name].output.slice(-4000)}`)
+        .join('\n')}`,
+    async close() {
+      disk.free();
+      await Promise.all(names.map((name) => keepers[name].close(false)));
+      await bus.close();
+      await store.command(`DROP DATABASE IF EXISTS ${database}`).catch(() => undefined);
+      await store.close();
+      await Promise.all([networks.store.close(), networks.agent.close()]);
+      await disk.close();
+    },
+  };
+}
+
+/** Begins everything, lets the faults happen, and resolves with the sender when all is sent and nothing happens any more. */
+async function live(room: Room, course: Course, traffic: Traffic): Promise<Sender> {
+  const { keepers, seed } = room;
+  fillSpool(room.spoolFolder, traffic, `${seed}-agent`, spooledBatchCount);
+  await Promise.all([keepers.ingest.start(), keepers['enrich-0'].start()]);
+  const sender = new Sender(seed, () => room.ingestUrl);
+  const beginMs = Date.now();
+  const happening = room.faults.map((fault) => carryOut(fault, beginMs, room));
+  const second = keepers['enrich-1'];
+  const parts = [feed(traffic, sender, beginMs), keepers.agent.start()];
+  if (course.secondJoinsAtOnce) parts.push(second.start());
+  await Promise.all(parts);
+  await sender.drained();
+  await Promise.all(happening);
+  return sender;
+}
+
+async function rest(room: Room): Promise<void> {
+  const { bus, store, report } = room;
+  await until(
+    'the agent has delivered its spool',
+    settleMs,
+    async () => isDelivered(room.spoolFolder),
+    report,
+  );
+  await until(
+    'everything is committed',
+    settleMs,
+    async () =>
+      (await bus.positions(topics.flows, enrichGroup)).every(
+        ({ next, earliest, committed }) =>
+          next === earliest || (committed?.offset === next && committed.metadata === ''),
+      ),
+    report,
+  );
+  await until('nothing is pending', settleMs, async () => (await late(store)).pending === '0', report);
+}
+
+async function late(store: Store): Promise<{ rows: string; pending: string }> {
+  const [counts] = await store.query<{ rows: string; pending: string }>(
+    `SELECT count() AS rows, countIf(pending = 1) AS pending FROM flows_late FINAL WHERE sign = 1`,
+  );
+  return counts ?? { rows: '0', pending: '0' };
+}
+
+/** @throws {Error} where the pipeline does not come to rest; the message has the seed and what the processes said. */
+export async function runFaults(ground: Ground, seed: string, options: RunOptions = {}): Promise<RunResult> {
+  const course = drawCourse(seed);
   const traffic = new Traffic(seed);
-  const report = (): string =>
-    `seed ${seed}: ${faults.map(({ what }) => what).join('; ')}\n${[ingest, ...enrichers].map(({ output }) => output.slice(-4000)).join('\n---\n')}`;
+  const room = await openRoom(ground, seed, course, options);
+  const { store, bus, keepers } = room;
+  const stop = new AbortController();
   try {
     await migrate(store, { log });
-    await bus.ensureTopics(topicSpecs(busConfig));
+    await bus.ensureTopics(topicSpecs(busConfig({ partitionCount })));
     await publishPolicy(bus, policyContent(), 'faults');
     await publish(bus, inventory());
-    await Promise.all([ingest.start(), enrichers[0]?.start()]);
-    const watermarks = keepVouching(bus, watermarkLagMs, stop.signal);
-    const sender = new Sender(seed, () => `http://127.0.0.1:${ingestPort}`);
-    const beginMs = Date.now();
-    const happening = faults.map((fault) => carryOut(fault, beginMs, everything));
-    const second = enrichers[1];
-    if (random.next() < 0.7) await Promise.all([feed(traffic, sender, beginMs), second?.start()]);
-    else await feed(traffic, sender, beginMs);
-    await sender.drained();
-    await Promise.all(happening);
-    await until(
-      'everything is committed',
-      settleMs,
-      async () =>
-        (await bus.positions(topics.flows, enrichGroup)).every(
-          ({ next, earliest, committed }) =>
-            next === earliest || (committed?.offset === next && committed.metadata === ''),
-        ),
-      report,
-    );
-    const late = async (): Promise<{ rows: string; pending: string } | undefined> =>
-      (
-        await store.query<{ rows: string; pending: string }>(
-          `SELECT count() AS rows, countIf(pending = 1) AS pending FROM flows_late FINAL WHERE sign = 1`,
-        )
-      )[0];
-    await until('nothing is pending', settleMs, async () => (await late())?.pending === '0', report);
+    const watermarks = keepVouching(bus, course, stop.signal);
+    const sender = await live(room, course, traffic);
+    await rest(room);
     stop.abort();
     await watermarks;
     // Views write after their table: what a query sees in between is on its way.
@@ -259,27 +286,22 @@ export async function runFaults(ground: Ground, seed: string): Promise<RunResult
         differences = await compare(store, traffic);
         return differences.length === 0;
       },
-      report,
+      room.report,
     ).catch(() => undefined);
-    const died = [ingest, ...enrichers].flatMap(({ events }, i) =>
-      events.map((event) => `${['ingest', 'enrich-0', 'enrich-1'][i]} ${event}`),
-    );
     return {
       seed,
-      faults: [...faults.map(({ what, of }) => `${of}: ${what}`), ...died],
+      faults: [
+        ...room.faults.map(({ what, of }) => `${of}: ${what}`),
+        ...names.flatMap((name) => keepers[name].events.map((event) => `${name} ${event}`)),
+      ],
       flowCount: traffic.flowCount,
-      lateCount: Number((await late())?.rows ?? 0),
+      lateCount: Number((await late(store)).rows),
       repeatCount: sender.repeatCount,
       differences,
     };
   } finally {
     stop.abort();
-    await Promise.all([ingest, ...enrichers].map((keeper) => keeper.close(false)));
-    await bus.close();
-    await store.command(`DROP DATABASE IF EXISTS ${database}`).catch(() => undefined);
-    await store.close();
-    await proxy.close();
-    await rm(dataDir, { recursive: true, force: true });
+    await room.close();
   }
 }
 
@@ -295,10 +317,11 @@ async function publish(bus: Bus, events: ReturnType<typeof inventory>): Promise<
 }
 
 /** Says twice a second and more how far the inventory is complete; always some time behind. */
-async function keepVouching(bus: Bus, lagMs: number, signal: AbortSignal): Promise<void> {
+async function keepVouching(bus: Bus, { firstLagMs, lagMs }: Course, signal: AbortSignal): Promise<void> {
+  const beginMs = Date.now();
   while (!signal.aborted) {
-    const completeToMs = Date.now() - lagMs;
-    // The broker may be away: the next one says more anyway.
+    const completeToMs = Date.now() - (Date.now() - beginMs < feedMs ? firstLagMs : lagMs);
+    // The bus may be away or full: the next one says more anyway.
     await publish(bus, [{ v: 1, type: 'watermark', source: sourceName, completeToMs }]).catch(
       () => undefined,
     );
@@ -314,39 +337,36 @@ async function feed(traffic: Traffic, sender: Sender, beginMs: number): Promise<
   }
 }
 
-interface Everything {
-  readonly ingest: Keeper;
-  readonly enrichers: readonly Keeper[];
-  readonly clickhouse: TestClickHouse;
-  readonly kafka: KafkaForTests | null;
-  readonly proxy: { cut(): void; mend(): void };
-}
-
 /** Does what the fault says when its time comes; failpoints do it themselves. */
-async function carryOut(fault: Fault, beginMs: number, on: Everything): Promise<void> {
+async function carryOut(fault: Fault, beginMs: number, room: Room): Promise<void> {
   if (fault.kind === 'failpoint') return;
+  const { networks, disk, ground } = room;
+  const lasts = async (begin: () => unknown, end: () => unknown, forMs: number): Promise<void> => {
+    await begin();
+    await sleep(forMs);
+    await end();
+  };
   await sleep(Math.max(0, beginMs + fault.atMs - Date.now()));
-  const keeper = fault.of === 'ingest' ? on.ingest : on.enrichers[fault.of === 'enrich-1' ? 1 : 0];
   switch (fault.kind) {
     case 'kill':
-      keeper?.signal('SIGKILL');
+    case 'freeze': {
+      const name = names.find((one) => one === fault.of);
+      if (name !== undefined) room.keepers[name].signal(fault.kind === 'kill' ? 'SIGKILL' : 'SIGSTOP');
       return;
-    case 'freeze':
-      keeper?.signal('SIGSTOP');
-      return;
+    }
     case 'cut':
-      on.proxy.cut();
-      await sleep(fault.forMs);
-      on.proxy.mend();
-      return;
+      return lasts(networks.store.cut, networks.store.mend, fault.forMs);
+    case 'deaf':
+      return lasts(networks.agent.deafen, networks.agent.mend, fault.forMs);
+    case 'disk':
+      return lasts(disk.fill, disk.free, fault.forMs);
     case 'store':
-      await on.clickhouse.kill();
-      await sleep(fault.forMs);
-      await on.clickhouse.start();
-      return;
+      return lasts(ground.clickhouse.kill, ground.clickhouse.start, fault.forMs);
     case 'broker':
-      await on.kafka?.kill();
-      await sleep(fault.forMs);
-      await on.kafka?.start();
+      return lasts(
+        async () => ground.kafka?.kill(),
+        async () => ground.kafka?.start(),
+        fault.forMs,
+      );
   }
 }

@@ -20,6 +20,8 @@ export interface KeeperOptions {
   readonly settings: Readonly<Record<string, string>>;
   /** For the first start only: see lib/runtime/failpoint.ts. */
   readonly failpoints: string;
+  /** More arguments of Node. */
+  readonly nodeArguments?: readonly string[];
   /** How long it stays frozen when it was stopped, ms. */
   readonly freezeMs: number;
 }
@@ -55,9 +57,9 @@ export class Keeper {
 
   async #spawn(failpoints: string): Promise<void> {
     this.#said += this.#process?.output() ?? '';
-    const { name, settings } = this.#options;
+    const { name, settings, nodeArguments = [] } = this.#options;
     const more: Record<string, string> = failpoints === '' ? {} : { EASTWEST_FAILPOINTS: failpoints };
-    this.#process = await startService(name, { ...settings, ...more });
+    this.#process = await startService(name, { ...settings, ...more }, nodeArguments);
   }
 
   async #keep(): Promise<void> {

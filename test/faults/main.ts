@@ -1,10 +1,12 @@
 /**
  * `npm run faults -- --runs 200`: many seeded runs of the pipeline under faults, half over each bus. `--seed embedded-7`
- * repeats one; `--bus embedded|kafka` chooses; `--json` prints an object a line. Ends with 1 when a run went wrong.
+ * repeats one; `--bus embedded|kafka` chooses; `--from 100` begins with that number; `--json` prints an object a line.
+ * `--break token|commit-first` makes the enrichers wrong on purpose. Ends with 1 when a run went wrong.
  */
 import { parseArgs } from 'node:util';
 import { startClickHouse } from '../support/clickhouse.ts';
 import { startKafka } from '../support/kafka.ts';
+import { type BreakName, breaks, isBreak } from './breaks.ts';
 import { type Ground, type RunResult, runFaults } from './harness.ts';
 
 const { values: options } = parseArgs({
@@ -12,6 +14,8 @@ const { values: options } = parseArgs({
     runs: { type: 'string', default: '20' },
     bus: { type: 'string', default: 'both' },
     seed: { type: 'string' },
+    from: { type: 'string', default: '1' },
+    break: { type: 'string' },
     json: { type: 'boolean', default: false },
   },
 });
@@ -23,7 +27,13 @@ function seedsOf(bus: BusName): string[] {
   if (options.seed !== undefined) return options.seed.startsWith(bus) ? [options.seed] : [];
   if (options.bus !== 'both' && options.bus !== bus) return [];
   const runs = Number(options.runs) / (options.bus === 'both' ? 2 : 1);
-  return Array.from({ length: Math.ceil(runs) }, (_, i) => `${bus}-${i + 1}`);
+  return Array.from({ length: Math.ceil(runs) }, (_, i) => `${bus}-${i + Number(options.from)}`);
+}
+
+function breakOf(name: string | undefined): BreakName | undefined {
+  if (name === undefined || isBreak(name)) return name;
+  process.stderr.write(`--break is one of ${Object.keys(breaks).join(', ')}\n`);
+  process.exit(2);
 }
 
 async function groundOf(bus: BusName): Promise<Ground | string> {
@@ -44,6 +54,8 @@ function say(result: RunResult, seconds: number): void {
   for (const difference of result.differences.slice(0, 5)) process.stdout.write(`    ${difference}\n`);
 }
 
+const broken = breakOf(options.break);
+if (broken !== undefined) process.stderr.write(`wrong on purpose: ${breaks[broken].what}\n`);
 let wrong = 0;
 let ran = 0;
 for (const bus of busNames) {
@@ -59,7 +71,7 @@ for (const bus of busNames) {
       const begin = performance.now();
       ran++;
       try {
-        const result = await runFaults(ground, seed);
+        const result = await runFaults(ground, seed, broken === undefined ? {} : { break: broken });
         if (result.differences.length > 0) wrong++;
         say(result, (performance.now() - begin) / 1000);
       } catch (error) {

@@ -9,6 +9,11 @@ export const sourceName = 'kubernetes:faults';
 const appCount = 6;
 const podCount = 60;
 const ports = [443, 5432, 9092] as const;
+const dayMs = 86_400_000;
+/** Flows of a batch begin within this time. */
+const spanMs = 2000;
+/** Old flows began at this many midnights; ingest takes nothing older than a week. */
+const oldestDays = 4;
 
 export interface SentBatch {
   readonly agentId: string;
@@ -110,6 +115,8 @@ export class Traffic {
   readonly #sequences = new Map<string, number>();
   /** What the store must hold in the end. */
   readonly truth = new Map<string, EdgeSum>();
+  /** The same by day (UTC). */
+  readonly days = new Map<string, EdgeSum>();
   flowCount = 0;
 
   constructor(seed: string) {
@@ -117,24 +124,30 @@ export class Traffic {
     this.#run = seed;
   }
 
-  /** A batch of one of the agents, whose flows began within the last seconds before `nowMs`. */
-  batch(nowMs: number): SentBatch {
-    const agentId = `${this.#run}-agent-${this.#random.below(6)}`;
+  /**
+   * A batch of one of the agents, or of `sender`. Its flows began within the last seconds before `nowMs`; of one in eight
+   * batches, in the seconds around a midnight of the last days.
+   */
+  batch(nowMs: number, sender?: { readonly agentId: string; readonly bootId: string }): SentBatch {
+    const agentId = sender?.agentId ?? `${this.#run}-agent-${this.#random.below(6)}`;
     const sequence = (this.#sequences.get(agentId) ?? 0) + 1;
     this.#sequences.set(agentId, sequence);
     const flowCount = 1 + this.#random.below(120);
-    const flows = Array.from({ length: flowCount }, () => this.#flow());
+    const isOld = this.#random.below(8) === 0;
+    const midnightMs = nowMs - (nowMs % dayMs) - this.#random.below(oldestDays) * dayMs;
+    const observedFromMs = (isOld ? midnightMs + spanMs / 2 : nowMs) - spanMs;
+    const flows = Array.from({ length: flowCount }, () => this.#flow(observedFromMs));
     this.flowCount += flowCount;
     const message = encodeFlowBatch({
       agentId,
-      bootId: this.#run,
+      bootId: sender?.bootId ?? this.#run,
       sequence,
       cluster: clusterName,
       node: 'node-1',
       network: clusterName,
       sourceKind: 'test',
-      observedFromMs: nowMs - 2000,
-      observedToMs: nowMs,
+      observedFromMs,
+      observedToMs: observedFromMs + spanMs,
       sourceDroppedCount: 0,
       samplingRate: 1,
       clockOffsetMs: 0,
@@ -145,7 +158,8 @@ export class Traffic {
     return { agentId, message, flowCount };
   }
 
-  #flow() {
+  #flow(observedFromMs: number) {
+    const startMs = this.#random.below(spanMs);
     const source = this.#random.below(podCount);
     const destination = this.#random.below(podCount);
     const port = ports[this.#random.below(ports.length)] ?? 443;
@@ -157,13 +171,19 @@ export class Traffic {
       port,
       verdictOf(source, destination, port),
     );
-    const sum = this.truth.get(key) ?? { flows: 0, connections: 0, bytes: 0 };
-    sum.flows++;
-    sum.connections += connectionCount;
-    sum.bytes += bytesForward;
-    this.truth.set(key, sum);
+    const day = new Date(observedFromMs + startMs).toISOString().slice(0, 10);
+    for (const [sums, of] of [
+      [this.truth, key],
+      [this.days, day],
+    ] as const) {
+      const sum = sums.get(of) ?? { flows: 0, connections: 0, bytes: 0 };
+      sum.flows++;
+      sum.connections += connectionCount;
+      sum.bytes += bytesForward;
+      sums.set(of, sum);
+    }
     return {
-      startMs: this.#random.below(2000),
+      startMs,
       durationMs: 1,
       sourceAddress: Buffer.from(addressOf(source).split('.').map(Number)),
       sourcePort: 1024 + this.#random.below(60_000),

@@ -16,17 +16,18 @@ export interface ServiceProcess {
 
 const startTimeoutMs = 20_000;
 
-/** Starts `services/<name>/main.ts`; resolves when its probes are served. `settings` are `EASTWEST_...` variables. */
+/** Starts `services/<name>/main.ts`; resolves when its probes are served. `settings` are `EASTWEST_...` variables, `nodeArguments` go to Node itself. */
 export async function startService(
   name: string,
   settings: Readonly<Record<string, string>>,
+  nodeArguments: readonly string[] = [],
 ): Promise<ServiceProcess> {
   const at = (path: string): string => JSON.stringify(new URL(`../../${path}`, import.meta.url).href);
   const program =
     `import { runService } from ${at('lib/runtime/run.ts')};` +
     `import { service } from ${at(`services/${name}/main.ts`)};` +
     'process.exit(await runService(service));';
-  const child = spawn(process.execPath, ['--input-type=module', '--eval', program], {
+  const child = spawn(process.execPath, [...nodeArguments, '--input-type=module', '--eval', program], {
     env: {
       PATH: process.env.PATH ?? '',
       EASTWEST_RUNTIME_HTTP_PORT: '0',
