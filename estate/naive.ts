@@ -11,7 +11,7 @@ import type {
   ServiceEvent,
   WorkloadEvent,
 } from '../schemas/inventory-event.ts';
-import type { Actor, PolicyDocument, Profile, Rule } from '../schemas/policy.ts';
+import type { Actor, LabelSelector, PolicyDocument, Profile, Rule } from '../schemas/policy.ts';
 
 export interface NaiveEnd {
   readonly kind: string;
@@ -244,8 +244,10 @@ const protocolNames: Readonly<Record<number, string>> = {
 /** Who somebody is matters to rules only in kind, place and labels. */
 type Judged = Pick<NaiveEnd, 'kind' | 'cluster' | 'namespace' | 'labels'>;
 
-function selected(selector: Readonly<Record<string, string | string[]>>, end: Judged): boolean {
+function selected(selector: LabelSelector, end: Judged): boolean {
   return Object.entries(selector).every(([key, wanted]) => {
+    if (typeof wanted !== 'string' && !Array.isArray(wanted))
+      throw new Error(`the policy of the estate selects ${key} by a plain value, or by a list`);
     const { kind, cluster, namespace } = end;
     const value = { kind, cluster, namespace }[key] ?? end.labels[key];
     return value !== undefined && [wanted].flat().includes(value);
@@ -255,6 +257,7 @@ function selected(selector: Readonly<Record<string, string | string[]>>, end: Ju
 function isActor(actor: Actor, end: Judged, ip: string, policy: PolicyDocument): boolean {
   if ('any' in actor) return true;
   if ('labels' in actor) return selected(actor.labels, end);
+  if ('dns' in actor) throw new Error('the policy of the estate has no DNS names');
   const cidrs =
     'cidr' in actor
       ? [actor.cidr].flat()

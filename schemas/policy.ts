@@ -8,23 +8,64 @@ const name = Type.String({ minLength: 1, maxLength: 128, pattern: '^[A-Za-z0-9][
 const text = Type.String({ maxLength: 2048 });
 const closed = { additionalProperties: false };
 
-/** Label selector: every key must match; a list of values means any of them. Keys include `cluster`, `namespace`, `kind`. */
-export const LabelSelector = Type.Record(
-  Type.String({ minLength: 1 }),
-  Type.Union([Type.String(), Type.Array(Type.String(), { minItems: 1 })]),
+const values = Type.Union([Type.String(), Type.Array(Type.String(), { minItems: 1 })], {
+  description: 'A value, or a list of which any will do.',
+});
+const group = Type.Object(
+  { group: Type.String({ minLength: 1, description: 'Name of a label group (`labelGroups`) of this key.' }) },
+  { ...closed, description: 'Any value of a label group.' },
+);
+
+/** What a selector may ask of one label. */
+export const SelectorValue = Type.Union(
+  [
+    Type.String(),
+    Type.Array(Type.String(), { minItems: 1 }),
+    group,
+    Type.Object(
+      { not: Type.Union([Type.String(), Type.Array(Type.String(), { minItems: 1 }), group]) },
+      { ...closed, description: 'Anything but these values; also where the label is absent.' },
+    ),
+  ],
   {
-    minProperties: 1,
-    description: 'Labels that must all match, for example { app: payments, env: [prod, uat] }.',
+    description:
+      'prod, [prod, uat], { group: nonprod }, or { not: prod }, which also matches where the label is absent.',
   },
 );
 
-/** One end of a rule: workloads by labels, addresses by a named ip-list or literal CIDRs, or anything. */
-export const Actor = Type.Union([
-  Type.Object({ labels: LabelSelector }, closed),
-  Type.Object({ ipList: name }, closed),
-  Type.Object({ cidr: Type.Union([Type.String(), Type.Array(Type.String(), { minItems: 1 })]) }, closed),
-  Type.Object({ any: Type.Literal(true) }, closed),
-]);
+/** Label selector: every key must match. Keys include `cluster`, `namespace`, `kind` and `name`. */
+export const LabelSelector = Type.Record(Type.String({ minLength: 1 }), SelectorValue, {
+  minProperties: 1,
+  description:
+    'Labels that must all match, for example { app: payments, env: [prod, uat] }. Besides labels: cluster, namespace, kind, name.',
+});
+
+const dnsName = Type.String({
+  minLength: 1,
+  maxLength: 253,
+  description: 'A DNS name, or *.example.com for every name below example.com.',
+});
+
+/** One end of a rule: workloads by labels, addresses by a named ip-list or literal CIDRs, DNS names, or anything. */
+export const Actor = Type.Union(
+  [
+    Type.Object({ labels: LabelSelector }, { ...closed, description: 'Workloads by their labels.' }),
+    Type.Object(
+      { ipList: Type.String({ minLength: 1, description: 'Name of an ip-list (`ipLists`).' }) },
+      { ...closed, description: 'What a named ip-list holds.' },
+    ),
+    Type.Object(
+      { cidr: values },
+      { ...closed, description: 'Addresses in place: 10.1.0.0/16, 2001:db8::/32, 203.0.113.7.' },
+    ),
+    Type.Object(
+      { dns: Type.Union([dnsName, Type.Array(dnsName, { minItems: 1 })]) },
+      { ...closed, description: 'Ends that were asked for by these DNS names.' },
+    ),
+    Type.Object({ any: Type.Literal(true) }, { ...closed, description: 'Every end, known or not.' }),
+  ],
+  { description: 'One of: labels, ipList, cidr, dns, any.' },
+);
 
 export const PortSpec = Type.Object(
   {
@@ -46,36 +87,70 @@ export const PortSpec = Type.Object(
           Type.Literal('icmpv6'),
           Type.Literal('any'),
         ],
-        { default: 'tcp' },
+        { default: 'tcp', description: 'tcp when absent; any is every protocol.' },
       ),
     ),
+    icmpType: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        maximum: 255,
+        description: 'ICMP type, for protocol icmp and icmpv6. Absent: all.',
+      }),
+    ),
+    icmpCode: Type.Optional(
+      Type.Integer({ minimum: 0, maximum: 255, description: 'ICMP code, beside icmpType. Absent: all.' }),
+    ),
+    process: Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: 256,
+        description:
+          "Name of the process on the reporter's side; * stands for any text. Flows that report no process don't match.",
+      }),
+    ),
   },
-  closed,
+  { ...closed, description: 'Ports in place, for example { port: 443 } or { protocol: icmp, icmpType: 8 }.' },
 );
 
 /** What a rule's `services` may list: the name of a service, or ports in place. */
-export const ServiceRef = Type.Union([name, PortSpec]);
-
-export const RuleAction = Type.Union([
-  Type.Literal('allow'),
-  Type.Literal('deny'),
-  Type.Literal('override-deny'),
+export const ServiceRef = Type.Union([
+  Type.String({ minLength: 1, description: 'Name of a service (`services`).' }),
+  PortSpec,
 ]);
+
+const serviceRefs = Type.Array(ServiceRef, {
+  minItems: 1,
+  description: 'Names of services, or ports in place. Absent: every port and protocol.',
+});
+const from = Type.Array(Actor, { minItems: 1, description: 'Sources: one of them must match.' });
+const to = Type.Array(Actor, { minItems: 1, description: 'Destinations: one of them must match.' });
+const owner = Type.String({ maxLength: 2048, description: 'Who answers for it.' });
+const ticket = Type.String({ maxLength: 2048, description: 'Where it was asked for and approved.' });
+const enabled = Type.Boolean({ description: 'False: as if it were not there. True when absent.' });
+
+export const RuleAction = Type.Union(
+  [Type.Literal('allow'), Type.Literal('deny'), Type.Literal('override-deny')],
+  { default: 'allow', description: 'override-deny beats allow, which beats deny. allow when absent.' },
+);
+
+export const RuleScope = Type.Union([Type.Literal('intra'), Type.Literal('extra')], {
+  description:
+    'intra: both ends in one and the same entry of the scope. extra: the destination in scope, the source anywhere. Absent: either end in scope.',
+});
 
 export const Rule = Type.Object(
   {
     name,
-    from: Type.Array(Actor, { minItems: 1 }),
-    to: Type.Array(Actor, { minItems: 1 }),
-    services: Type.Optional(
-      Type.Array(ServiceRef, { minItems: 1, description: 'Absent: every port and protocol.' }),
-    ),
+    from,
+    to,
+    services: Type.Optional(serviceRefs),
     action: Type.Optional(RuleAction),
-    enabled: Type.Optional(Type.Boolean()),
-    owner: Type.Optional(text),
-    ticket: Type.Optional(text),
+    scope: Type.Optional(RuleScope),
+    enabled: Type.Optional(enabled),
+    owner: Type.Optional(owner),
+    ticket: Type.Optional(ticket),
     expires: Type.Optional(
-      Type.String({ description: 'ISO date or time; from then on the rule explains nothing.' }),
+      Type.String({ description: 'ISO date or time (UTC); from then on the rule explains nothing.' }),
     ),
     description: Type.Optional(text),
   },
@@ -88,13 +163,47 @@ export const Ruleset = Type.Object(
     scope: Type.Optional(
       Type.Array(LabelSelector, {
         description:
-          'What the ruleset speaks of; a rule needs its destination or its source in scope. Absent: everything.',
+          'What the ruleset speaks of; a rule needs its destination or its source in scope (see its own scope). Absent: everything.',
       }),
     ),
-    owner: Type.Optional(text),
+    owner: Type.Optional(owner),
     description: Type.Optional(text),
-    enabled: Type.Optional(Type.Boolean()),
-    rules: Type.Array(Rule),
+    enabled: Type.Optional(enabled),
+    rules: Type.Array(Rule, { description: 'The order of rules means nothing: actions decide.' }),
+  },
+  closed,
+);
+
+/** What boundaries have in place of the name of a ruleset, in verdicts and ids. */
+export const boundariesName = 'boundaries';
+
+/** A line nothing may cross unless a rule allows it: decides with `deny`, and names itself in verdicts. */
+export const Boundary = Type.Object(
+  {
+    name,
+    from,
+    to,
+    services: Type.Optional(serviceRefs),
+    description: Type.Optional(text),
+    owner: Type.Optional(owner),
+    ticket: Type.Optional(ticket),
+    enabled: Type.Optional(enabled),
+  },
+  closed,
+);
+
+/** Values of one label key under one name, for selectors. */
+export const LabelGroup = Type.Object(
+  {
+    name,
+    key: Type.String({ minLength: 1, description: 'The label key whose values these are.' }),
+    values: Type.Array(Type.String(), { description: 'Values of the key that belong to the group.' }),
+    groups: Type.Optional(
+      Type.Array(Type.String({ minLength: 1 }), {
+        description: 'Other groups of the same key whose values belong to it too.',
+      }),
+    ),
+    description: Type.Optional(text),
   },
   closed,
 );
@@ -157,16 +266,27 @@ export const Profile = Type.Object(
   closed,
 );
 
+/** Addresses and DNS names under one name. At least one of `cidrs` and `names` is there (the check says so). */
 export const IpList = Type.Object(
   {
     name,
-    cidrs: Type.Array(Type.String(), { description: 'CIDRs or addresses; a leading ! leaves it out.' }),
+    cidrs: Type.Optional(
+      Type.Array(Type.String(), {
+        description: 'CIDRs or addresses; a leading ! leaves it out. The innermost block decides.',
+      }),
+    ),
+    names: Type.Optional(
+      Type.Array(dnsName, { description: 'DNS names; *.example.com is every name below example.com.' }),
+    ),
     description: Type.Optional(text),
   },
   closed,
 );
 
-export const Service = Type.Object({ name, ports: Type.Array(PortSpec, { minItems: 1 }) }, closed);
+export const Service = Type.Object(
+  { name, ports: Type.Array(PortSpec, { minItems: 1 }), description: Type.Optional(text) },
+  closed,
+);
 
 export const LabelKey = Type.Object(
   {
@@ -182,22 +302,38 @@ export const LabelKey = Type.Object(
 /** One file of a policy folder. */
 export const PolicyFile = Type.Object(
   {
-    labels: Type.Optional(Type.Array(LabelKey)),
-    profiles: Type.Optional(Type.Array(Profile)),
-    ipLists: Type.Optional(Type.Array(IpList)),
-    services: Type.Optional(Type.Array(Service)),
-    rulesets: Type.Optional(Type.Array(Ruleset)),
+    labels: Type.Optional(
+      Type.Array(LabelKey, { description: 'Label keys there are, and the values some of them may have.' }),
+    ),
+    labelGroups: Type.Optional(
+      Type.Array(LabelGroup, { description: 'Names for several values of a label key.' }),
+    ),
+    profiles: Type.Optional(
+      Type.Array(Profile, { description: 'Labels for workloads. The first profile that matches is used.' }),
+    ),
+    ipLists: Type.Optional(Type.Array(IpList, { description: 'Names for addresses and DNS names outside.' })),
+    services: Type.Optional(Type.Array(Service, { description: 'Names for ports.' })),
+    rulesets: Type.Optional(
+      Type.Array(Ruleset, { description: 'Rules, with the part of the estate they speak of.' }),
+    ),
+    boundaries: Type.Optional(
+      Type.Array(Boundary, { description: 'Lines that nothing crosses unless a rule allows it.' }),
+    ),
   },
   closed,
 );
 
+export type SelectorValue = Static<typeof SelectorValue>;
 export type LabelSelector = Static<typeof LabelSelector>;
 export type Actor = Static<typeof Actor>;
 export type PortSpec = Static<typeof PortSpec>;
 export type ServiceRef = Static<typeof ServiceRef>;
 export type RuleAction = Static<typeof RuleAction>;
+export type RuleScope = Static<typeof RuleScope>;
 export type Rule = Static<typeof Rule>;
 export type Ruleset = Static<typeof Ruleset>;
+export type Boundary = Static<typeof Boundary>;
+export type LabelGroup = Static<typeof LabelGroup>;
 export type Profile = Static<typeof Profile>;
 export type IpList = Static<typeof IpList>;
 export type Service = Static<typeof Service>;
@@ -212,8 +348,12 @@ export interface PolicyDocument {
   readonly author: string;
   readonly appliedMs: number;
   readonly labels: readonly LabelKey[];
+  /** Absent in policies from before there were any. */
+  readonly labelGroups?: readonly LabelGroup[];
   readonly profiles: readonly Profile[];
   readonly ipLists: readonly IpList[];
   readonly services: readonly Service[];
   readonly rulesets: readonly Ruleset[];
+  /** Absent in policies from before there were any. */
+  readonly boundaries?: readonly Boundary[];
 }

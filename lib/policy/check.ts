@@ -104,7 +104,7 @@ export function checkPolicy(files: readonly NamedFile[]): PolicyProblem[] {
   for (const { file, content } of files) {
     const report: Report = (path, message) => problems.push({ file, path, message, severity: 'error' });
     for (const [i, list] of (content.ipLists ?? []).entries())
-      checkCidrs(list.cidrs, ['ipLists', i, 'cidrs'], report);
+      checkCidrs(list.cidrs ?? [], ['ipLists', i, 'cidrs'], report);
     for (const [i, service] of (content.services ?? []).entries())
       checkPorts(service.ports, ['services', i, 'ports'], report);
     content.rulesets?.forEach((ruleset, i) => {

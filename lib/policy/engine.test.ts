@@ -30,7 +30,7 @@ function reference(
         namespace: is.namespace,
         name: is.name,
       };
-      return own[key] !== undefined && [wanted].flat().includes(own[key]);
+      return own[key] !== undefined && [wanted].flat().some((value) => value === own[key]);
     });
   const inBlock = (text: string, ip: string): boolean => {
     const cidr = parseCidr(text)!;
@@ -50,13 +50,15 @@ function reference(
     if ('any' in actor) return true;
     if ('labels' in actor) return selected(actor.labels, end);
     if ('cidr' in actor) return [actor.cidr].flat().some((text) => inList([text], end.ip));
-    return inList(policy.ipLists.find(({ name }) => name === actor.ipList)!.cidrs, end.ip);
+    if ('dns' in actor) return false;
+    return inList(policy.ipLists.find(({ name }) => name === actor.ipList)!.cidrs ?? [], end.ip);
   };
   const carries = (spec: PortSpec): boolean => {
     const numbers: Record<string, number> = { tcp: 6, udp: 17, sctp: 132, icmp: 1, icmpv6: 58 };
     const wanted = spec.protocol ?? 'tcp';
     if (wanted !== 'any' && numbers[wanted] !== protocol) return false;
     if (spec.port === undefined) return true;
+    if (wanted === 'any' && (protocol === 1 || protocol === 58)) return false;
     const [low, high] =
       typeof spec.port === 'number' ? [spec.port, spec.port] : spec.port.split('-').map(Number);
     return port >= low! && port <= high!;

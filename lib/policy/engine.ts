@@ -1,49 +1,28 @@
 /**
- * Evaluation of policy, the only one there is: rules compiled to bit sets over endpoints. An endpoint is an identity plus
- * the set of address blocks (ip-lists, literal CIDRs) its address lies in; for each endpoint seen, the rules whose `from`,
- * `to` and scope it matches are worked out once, and a verdict is the intersection, memoised by pair, port and protocol.
+ * Evaluation of policy, the only one there is: rules compiled to bit sets over endpoints (see compile.ts). A verdict is the
+ * first rule in the intersection of what the source and what the destination fit, memoised by pair, port, protocol, and,
+ * where rules ask for it, process. `reference.ts` says the same the plain way.
  */
 import type { Reason, Verdict } from '../../schemas/closed-lists.ts';
 import { reasons, verdicts } from '../../schemas/closed-lists.ts';
-import type {
-  Actor,
-  LabelSelector,
-  PolicyDocument,
-  PortSpec,
-  Rule,
-  RuleAction,
-  Ruleset,
-} from '../../schemas/policy.ts';
-import { type Cidr, parseCidr } from '../net/address.ts';
-import { type CidrMap, findStack, makeCidrMap, stackOfBlock } from '../net/cidr-map.ts';
-import { ConditionIndex, cidrBlock, listBlock, type Selectable } from './conditions.ts';
+import type { PolicyDocument } from '../../schemas/policy.ts';
+import type { Cidr } from '../net/address.ts';
+import {
+  anyProtocol,
+  anyWithPorts,
+  type CompiledPolicy,
+  type CompiledRule,
+  compileSteps,
+  finish,
+  finishInSlices,
+  isIcmp,
+  type PortMatch,
+} from './compile.ts';
+import { bitCount, Endpoints } from './endpoints.ts';
+import type { Selectable } from './match.ts';
 
-export type { Selectable } from './conditions.ts';
-
-export interface CompiledRule {
-  readonly ruleset: Ruleset;
-  readonly rule: Rule;
-  readonly action: RuleAction;
-  readonly ports: readonly PortMatch[];
-}
-
-interface PortMatch {
-  /** IP protocol number, or -1 for any. */
-  readonly protocol: number;
-  readonly fromPort: number;
-  readonly toPort: number;
-}
-
-export const protocolNumbers: Readonly<Record<string, number>> = {
-  icmp: 1,
-  tcp: 6,
-  udp: 17,
-  icmpv6: 58,
-  sctp: 132,
-  any: -1,
-};
-
-const allPorts: PortMatch = { protocol: -1, fromPort: 0, toPort: 65535 };
+export { type CompiledRule, protocolNumbers } from './compile.ts';
+export type { Selectable } from './match.ts';
 
 /** Verdict, reason and rule in one number, as the memo keeps it: rule + 1 in the high bits, then reason (4 bits), verdict (2 bits). */
 export function packVerdict(verdict: Verdict, reason: Reason, rule: number): number {
@@ -54,173 +33,91 @@ export const reasonCodeOf = (packed: number): number => (packed >> 2) & 15;
 /** Index into `rules`, or -1. */
 export const ruleOf = (packed: number): number => (packed >>> 6) - 1;
 
-interface Endpoint {
-  /** Rules whose `from` matches. */
-  readonly from: Uint32Array;
-  /** Rules whose `to` matches. */
-  readonly to: Uint32Array;
-  /** Rules whose ruleset has the endpoint in scope. */
-  readonly scope: Uint32Array;
-  readonly inAnyScope: boolean;
-}
-
-const precedence: readonly RuleAction[] = ['override-deny', 'allow', 'deny'];
-
-/** Compiles port specifications; a port without protocol is TCP, a protocol without port is all of its ports. */
-export function compilePorts(specs: readonly PortSpec[]): PortMatch[] {
-  return specs.map((spec) => {
-    const protocol = protocolNumbers[spec.protocol ?? 'tcp'] ?? -1;
-    if (spec.port === undefined) return { ...allPorts, protocol };
-    if (typeof spec.port === 'number') return { protocol, fromPort: spec.port, toPort: spec.port };
-    const [from = 0, to = 0] = spec.port.split('-').map(Number);
-    return { protocol, fromPort: from, toPort: to };
-  });
-}
-
-const scopeOf = (labels: LabelSelector): Actor => ({ labels });
-
 const memoWords = 4;
 const maxMemoEntries = 1 << 20;
+/** Process classes that the memo has room for; verdicts of further ones are worked out each time. */
+const maxMemoProcess = 255;
+
+/** How long compiling goes on before it lets others run, ms. */
+const compileSliceMs = 5;
 
 export class PolicyEngine {
   readonly version: number;
+  /** In the order in which they decide. Boundaries are among them, as rules of a ruleset called `boundaries`. */
   readonly rules: readonly CompiledRule[];
   /** When the next rule expires, ms since the epoch: from then on a new engine is due. */
   readonly nextExpiryMs: number;
+  /** Whether any rule speaks of addresses: if not, every block set is 0. */
+  readonly hasBlocks: boolean;
+  /** Whether any rule speaks of processes: if not, every process class is 0. */
+  readonly hasProcesses: boolean;
   /** Times the memo was emptied because it was full. */
   memoResetCount = 0;
-  readonly #from: ConditionIndex;
-  readonly #to: ConditionIndex;
-  /** Targets are indexes into `#rulesetRules`. */
-  readonly #scopes: ConditionIndex;
-  /** For each ruleset, the indexes of its rules. */
-  readonly #rulesetRules: readonly (readonly number[])[];
-  readonly #blocks: CidrMap;
-  /** For each stack of blocks, the names of the lists (or literal CIDRs) that hold the address. */
-  readonly #blockNames: readonly ReadonlySet<string>[];
-  readonly #bitWords: number;
-  readonly #endpoints = new Map<number, Endpoint>();
+  readonly #policy: CompiledPolicy;
+  readonly #endpoints: Endpoints;
   #memoKeys: Uint32Array;
   #memoValues: Int32Array;
   #memoMask: number;
   #memoCount = 0;
 
-  constructor(document: PolicyDocument, nowMs: number) {
-    this.version = document.version;
-    const services = new Map(document.services.map((service) => [service.name, service.ports]));
-    let nextExpiryMs = Number.POSITIVE_INFINITY;
-    const rules: CompiledRule[] = [];
-    const rulesets = document.rulesets.filter((ruleset) => ruleset.enabled !== false);
-    for (const ruleset of rulesets) {
-      for (const rule of ruleset.rules) {
-        if (rule.enabled === false) continue;
-        if (rule.expires !== undefined) {
-          const expiryMs = Date.parse(rule.expires);
-          if (expiryMs <= nowMs) continue;
-          nextExpiryMs = Math.min(nextExpiryMs, expiryMs);
-        }
-        const ports =
-          rule.services === undefined
-            ? [allPorts]
-            : rule.services.flatMap((ref) =>
-                compilePorts(typeof ref === 'string' ? (services.get(ref) ?? []) : [ref]),
-              );
-        rules.push({ ruleset, rule, action: rule.action ?? 'allow', ports });
-      }
-    }
-    // In the order in which they decide: the first rule that matches gives the verdict.
-    this.rules = precedence.flatMap((action) => rules.filter((rule) => rule.action === action));
-    this.nextExpiryMs = nextExpiryMs;
-    this.#bitWords = Math.ceil(this.rules.length / 32);
-    this.#from = new ConditionIndex(
-      this.rules.flatMap(({ rule }, i) => rule.from.map((actor) => [actor, i] as const)),
-    );
-    this.#to = new ConditionIndex(
-      this.rules.flatMap(({ rule }, i) => rule.to.map((actor) => [actor, i] as const)),
-    );
-    this.#scopes = new ConditionIndex(
-      rulesets.flatMap(({ scope }, i) =>
-        (scope?.map(scopeOf) ?? [{ any: true as const }]).map((actor) => [actor, i] as const),
-      ),
-    );
-    const numbers = new Map(rulesets.map((ruleset, i) => [ruleset, i]));
-    const rulesetRules: number[][] = rulesets.map(() => []);
-    for (const [i, { ruleset }] of this.rules.entries()) rulesetRules[numbers.get(ruleset) ?? 0]?.push(i);
-    this.#rulesetRules = rulesetRules;
-
-    const cidrs: Cidr[] = [];
-    const entries: { readonly list: string; readonly excluded: boolean }[] = [];
-    const addBlock = (list: string, text: string): void => {
-      const excluded = text.startsWith('!');
-      const cidr = parseCidr(excluded ? text.slice(1) : text);
-      if (cidr === null) return;
-      cidrs.push(cidr);
-      entries.push({ list, excluded });
-    };
-    for (const list of document.ipLists) for (const text of list.cidrs) addBlock(listBlock(list.name), text);
-    const literals = new Set<string>();
-    for (const { rule } of this.rules) {
-      for (const actor of [...rule.from, ...rule.to])
-        if ('cidr' in actor) for (const text of [actor.cidr].flat()) literals.add(text);
-    }
-    for (const text of literals) addBlock(cidrBlock(text), text);
-    this.#blocks = makeCidrMap(cidrs);
-    // Of one list, the innermost block decides whether an address is in or left out.
-    this.#blockNames = this.#blocks.stacks.map((stack) => {
-      const names = new Set<string>();
-      for (const entry of stack) {
-        const block = entries[entry];
-        if (block === undefined) continue;
-        if (block.excluded) names.delete(block.list);
-        else names.add(block.list);
-      }
-      return names;
-    });
+  /** Compiles at once; where the event loop must go on turning, use {@link PolicyEngine.compile}. */
+  constructor(document: PolicyDocument, nowMs: number, compiled = finish(compileSteps(document, nowMs))) {
+    this.version = compiled.version;
+    this.rules = compiled.rules;
+    this.nextExpiryMs = compiled.nextExpiryMs;
+    this.hasBlocks = compiled.blocks.conditions.length > 1;
+    this.hasProcesses = compiled.processes.patternCount > 0;
+    this.#policy = compiled;
+    this.#endpoints = new Endpoints(compiled);
     const capacity = 1 << 14;
     this.#memoKeys = new Uint32Array(capacity * memoWords);
     this.#memoValues = new Int32Array(capacity).fill(-1);
     this.#memoMask = capacity - 1;
   }
 
-  /** Whether any rule speaks of addresses: if not, every block set is 0. */
-  get hasBlocks(): boolean {
-    return this.#blocks.stacks.length > 1;
+  /**
+   * Compiles a policy as it is at `nowMs`, a few ms at a time. What is worked out for each identity on its first flow is
+   * worked out in advance for `identities` (by index, as in {@link verdict}).
+   */
+  static async compile(
+    document: PolicyDocument,
+    nowMs: number,
+    identities: readonly Selectable[] = [],
+  ): Promise<PolicyEngine> {
+    const compiled = await finishInSlices(compileSteps(document, nowMs), compileSliceMs);
+    const engine = new PolicyEngine(document, nowMs, compiled);
+    await finishInSlices(engine.#meet(identities), compileSliceMs);
+    return engine;
+  }
+
+  *#meet(identities: readonly Selectable[]): Generator<void, void> {
+    for (const [index, identity] of identities.entries()) {
+      this.#endpoints.of(index, 0, identity);
+      if (index % 16 === 0) yield;
+    }
+  }
+
+  /** Times that what is known of endpoints was forgotten because it was too much. */
+  get endpointResetCount(): number {
+    return this.#endpoints.resetCount;
   }
 
   /** The block set (a small number, 0 for none) of the address in the 16 bytes at `offset`. */
   blockSet(address: Uint8Array, offset: number): number {
-    return findStack(this.#blocks, address, offset);
+    return this.#policy.blocks.find(address, offset);
   }
 
-  /** The block set of all addresses of a block; -1 where they have different ones. */
+  /** The block set of all addresses of a block; -1 where they may have different ones. */
   blockSetOfBlock(block: Cidr): number {
-    return stackOfBlock(this.#blocks, block);
+    return this.#policy.blocks.findBlock(block);
   }
 
-  #endpoint(identity: number, blockSet: number, of: Selectable): Endpoint {
-    const key = identity * 1048576 + blockSet;
-    const known = this.#endpoints.get(key);
-    if (known !== undefined) return known;
-    const names = this.#blockNames[blockSet] ?? new Set<string>();
-    const from = new Uint32Array(this.#bitWords);
-    const to = new Uint32Array(this.#bitWords);
-    const scope = new Uint32Array(this.#bitWords);
-    const setBit = (bits: Uint32Array, rule: number): void => {
-      bits[rule >>> 5] = (bits[rule >>> 5] ?? 0) | (1 << (rule & 31));
-    };
-    this.#from.match(of, names, (rule) => setBit(from, rule));
-    this.#to.match(of, names, (rule) => setBit(to, rule));
-    let inAnyScope = false;
-    this.#scopes.match(of, names, (ruleset) => {
-      inAnyScope = true;
-      for (const rule of this.#rulesetRules[ruleset] ?? []) setBit(scope, rule);
-    });
-    const endpoint: Endpoint = { from, to, scope, inAnyScope };
-    this.#endpoints.set(key, endpoint);
-    return endpoint;
+  /** The class (a small number, 0 for none) of a process name. */
+  processClass(name: string): number {
+    return this.#policy.processes.classOf(name);
   }
 
-  /** The verdict without the memo. */
+  /** The verdict without the memo. The indexes of identities must be those that {@link verdict} gets. */
   evaluate(
     source: number,
     sourceBlocks: number,
@@ -230,35 +127,62 @@ export class PolicyEngine {
     destinationIs: Selectable,
     port: number,
     protocol: number,
+    processClass = 0,
   ): number {
-    const a = this.#endpoint(source, sourceBlocks, sourceIs);
-    const b = this.#endpoint(destination, destinationBlocks, destinationIs);
-    let pairMatched = false;
-    for (let word = 0; word < this.#bitWords; word++) {
-      let bits = (a.from[word] ?? 0) & (b.to[word] ?? 0) & ((a.scope[word] ?? 0) | (b.scope[word] ?? 0));
-      while (bits !== 0) {
-        const bit = 31 - Math.clz32(bits & -bits);
-        bits &= bits - 1;
-        const index = word * 32 + bit;
-        const compiled = this.rules[index];
-        if (compiled === undefined) continue;
-        pairMatched = true;
-        for (const ports of compiled.ports) {
-          if (
-            (ports.protocol === -1 || ports.protocol === protocol) &&
-            port >= ports.fromPort &&
-            port <= ports.toPort
-          ) {
+    const sourceEnd = this.#endpoints.of(source, sourceBlocks, sourceIs);
+    const destinationEnd = this.#endpoints.of(destination, destinationBlocks, destinationIs);
+    const a = sourceEnd.source;
+    const b = destinationEnd.destination;
+    const top = this.#endpoints.topWords;
+    const { laneRule } = this.#policy;
+    let isPairCovered = false;
+    let lastRule = -1;
+    for (let group = 0; group < top; group++) {
+      let words = (a[group] ?? 0) & (b[group] ?? 0);
+      while (words !== 0) {
+        const word = 31 - Math.clz32(words & -words);
+        words &= words - 1;
+        const below = (1 << word) - 1;
+        let bits =
+          (a[(a[top + group] ?? 0) + bitCount((a[group] ?? 0) & below)] ?? 0) &
+          (b[(b[top + group] ?? 0) + bitCount((b[group] ?? 0) & below)] ?? 0);
+        while (bits !== 0) {
+          const bit = 31 - Math.clz32(bits & -bits);
+          bits &= bits - 1;
+          const index = laneRule[(group * 32 + word) * 32 + bit] ?? 0;
+          // Lanes of one rule stand together.
+          if (index === lastRule) continue;
+          lastRule = index;
+          isPairCovered = true;
+          const compiled = this.rules[index];
+          if (compiled !== undefined && this.#carries(compiled.ports, port, protocol, processClass))
             return packVerdict(compiled.action === 'allow' ? 'allowed' : 'denied', 'rule', index);
-          }
         }
       }
     }
     if (sourceIs.kind === 'unknown') return packVerdict('unexplained', 'unknown-source', -1);
     if (destinationIs.kind === 'unknown') return packVerdict('unexplained', 'unknown-destination', -1);
-    if (pairMatched) return packVerdict('unexplained', 'port-not-covered', -1);
-    if (!a.inAnyScope && !b.inAnyScope) return packVerdict('unexplained', 'outside-scope', -1);
+    if (isPairCovered) return packVerdict('unexplained', 'port-not-covered', -1);
+    if (!sourceEnd.isInAnyScope && !destinationEnd.isInAnyScope)
+      return packVerdict('unexplained', 'outside-scope', -1);
     return packVerdict('unexplained', 'no-rule', -1);
+  }
+
+  #carries(ports: readonly PortMatch[], port: number, protocol: number, processClass: number): boolean {
+    for (const match of ports) {
+      const isProtocol =
+        match.protocol === protocol ||
+        match.protocol === anyProtocol ||
+        (match.protocol === anyWithPorts && !isIcmp(protocol));
+      if (
+        isProtocol &&
+        port >= match.fromPort &&
+        port <= match.toPort &&
+        (match.process === -1 || this.#policy.processes.fits(processClass, match.process))
+      )
+        return true;
+    }
+    return false;
   }
 
   /** Index of the memo place of a key: where it is, or where it belongs. */
@@ -288,8 +212,9 @@ export class PolicyEngine {
   }
 
   /**
-   * The packed verdict for a pair of identities (indexes into `identities`), their block sets, destination port and IP
-   * protocol. Read it with verdictCodeOf, reasonCodeOf and ruleOf.
+   * The packed verdict for a pair of identities (indexes into `identities`), their block sets, destination port (for ICMP
+   * type * 256 + code), IP protocol, and the class of the process that the reporter named. Read it with verdictCodeOf,
+   * reasonCodeOf and ruleOf.
    */
   verdict(
     identities: readonly Selectable[],
@@ -299,12 +224,15 @@ export class PolicyEngine {
     destinationBlocks: number,
     port: number,
     protocol: number,
+    processClass = 0,
   ): number {
     const blocks = sourceBlocks * 65536 + destinationBlocks;
-    const service = port * 256 + protocol;
-    const place = this.#place(source, destination, blocks, service);
-    const known = this.#memoValues[place] ?? -1;
-    if (known !== -1) return known;
+    const service = processClass * 16777216 + port * 256 + protocol;
+    const isKept = processClass <= maxMemoProcess;
+    if (isKept) {
+      const known = this.#memoValues[this.#place(source, destination, blocks, service)] ?? -1;
+      if (known !== -1) return known;
+    }
     const sourceIs = identities[source];
     const destinationIs = identities[destination];
     if (sourceIs === undefined || destinationIs === undefined)
@@ -318,8 +246,9 @@ export class PolicyEngine {
       destinationIs,
       port,
       protocol,
+      processClass,
     );
-    this.#remember(source, destination, blocks, service, packed);
+    if (isKept) this.#remember(source, destination, blocks, service, packed);
     return packed;
   }
 

@@ -1,6 +1,6 @@
 /** Checks of labels and profiles across the documents of a policy: what contradicts, what can never be used. */
 import { identityKinds } from '../../schemas/closed-lists.ts';
-import type { LabelKey, LabelSelector, Profile } from '../../schemas/policy.ts';
+import type { LabelKey, LabelSelector, Profile, SelectorValue } from '../../schemas/policy.ts';
 import { nearest } from '../runtime/nearest.ts';
 import type { NamedFile, Path, PolicyProblem } from './check.ts';
 import {
@@ -212,10 +212,20 @@ function checkPairs(profiles: readonly PlacedProfile[]): void {
 
 const kinds: readonly string[] = identityKinds;
 
+/** The values that a selector names itself, and where each of them stands. */
+function plainValues(
+  wanted: SelectorValue,
+  path: Path,
+): { readonly values: readonly string[]; readonly at: (i: number) => Path } {
+  if (typeof wanted === 'string') return { values: [wanted], at: () => path };
+  if (Array.isArray(wanted)) return { values: wanted, at: (i) => [...path, i] };
+  if ('not' in wanted) return plainValues(wanted.not, [...path, 'not']);
+  return { values: [], at: () => path };
+}
+
 function checkSelector(selector: LabelSelector, path: Path, known: KnownLabels, report: Report): void {
   for (const [key, wanted] of Object.entries(selector)) {
-    const values = [wanted].flat();
-    const at = (i: number): Path => (typeof wanted === 'string' ? [...path, key] : [...path, key, i]);
+    const { values, at } = plainValues(wanted, [...path, key]);
     if (selectorWords.some((word) => word === key)) {
       for (const [i, value] of values.entries()) {
         if (key === 'kind' && !kinds.includes(value))

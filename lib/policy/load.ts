@@ -20,7 +20,7 @@ export interface LocatedProblem {
   readonly severity: 'error' | 'warning';
 }
 
-export type PolicyContent = Pick<PolicyDocument, 'labels' | 'profiles' | 'ipLists' | 'services' | 'rulesets'>;
+export type PolicyContent = Omit<PolicyDocument, 'v' | 'version' | 'author' | 'appliedMs'>;
 
 export type LoadResult =
   | {
@@ -142,6 +142,7 @@ export function readPolicy(texts: ReadonlyMap<string, string>): LoadResult {
     warnings,
     policy: {
       labels,
+      labelGroups: contents.flatMap((content) => content.labelGroups ?? []),
       profiles: closeValues(
         contents.flatMap((content) => content.profiles ?? []),
         labels,
@@ -149,6 +150,7 @@ export function readPolicy(texts: ReadonlyMap<string, string>): LoadResult {
       ipLists: contents.flatMap((content) => content.ipLists ?? []),
       services: contents.flatMap((content) => content.services ?? []),
       rulesets: contents.flatMap((content) => content.rulesets ?? []),
+      boundaries: contents.flatMap((content) => content.boundaries ?? []),
     },
   };
 }
