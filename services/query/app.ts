@@ -12,15 +12,18 @@ import { makeAsk, type RouteContext } from './context.ts';
 import { handleErrors } from './errors.ts';
 import { type QueryMetrics, queryMetrics } from './metrics.ts';
 import type { SqlServer } from './people/sql.ts';
+import type { Policies } from './policies.ts';
 import { Problem } from './problem.ts';
 import type { PutWriter } from './put/writer.ts';
+import { alertRoutes } from './routes/alerts.ts';
 import { coverageRoutes } from './routes/coverage.ts';
+import { draftRoutes } from './routes/drafts.ts';
 import { edgeRoutes } from './routes/edges.ts';
-import { inventoryRoutes } from './routes/inventory.ts';
 import { labelRoutes, type WithBus } from './routes/labels.ts';
 import { ledgerRoutes } from './routes/ledger.ts';
 import { probeRoutes } from './routes/probes.ts';
 import { putWorkloadsRoute } from './routes/put-workloads.ts';
+import { ruleRoutes } from './routes/rules.ts';
 import { sqlRoutes } from './routes/sql.ts';
 import { workloadRoutes } from './routes/workloads.ts';
 
@@ -38,6 +41,8 @@ export interface QueryAppOptions {
   readonly putWriter?: PutWriter;
   /** Reads inventory and policy where they are published; absent where there is no bus. */
   readonly withBus?: WithBus;
+  /** Which policy was in force when; absent where there is no bus. */
+  readonly policies?: Policies;
   readonly nowMs?: () => number;
 }
 
@@ -115,7 +120,9 @@ export async function buildQueryApp(options: QueryAppOptions): Promise<FastifyIn
   const context: RouteContext = { ...base, completeness: makeCompleteness(base, config.completenessCacheMs) };
   edgeRoutes(app, context);
   coverageRoutes(app, context);
-  inventoryRoutes(app, context);
+  draftRoutes(app, context);
+  ruleRoutes(app, context, options.policies);
+  alertRoutes(app, context);
   workloadRoutes(app, context);
   putWorkloadsRoute(app, { config, writer: options.putWriter, nowMs });
   labelRoutes(app, { withBus: options.withBus, maxSeconds: config.maxSeconds });

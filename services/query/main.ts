@@ -12,6 +12,7 @@ import { openStore } from '../../lib/store/open.ts';
 import { topics } from '../../schemas/topics.ts';
 import { buildQueryApp } from './app.ts';
 import { QueryConfig } from './config.ts';
+import { followPolicies } from './policies.ts';
 import { makePutWriter } from './put/writer.ts';
 import { storeState } from './routes/probes.ts';
 
@@ -34,6 +35,20 @@ export const service = defineService({
       topicSpecs: topicSpecs(config.bus),
       timeoutMs: config.query.put.timeoutMs,
     });
+    const openWithTopics = async (): Promise<Bus> => {
+      const bus = await open();
+      try {
+        await bus.ensureTopics(topicSpecs(config.bus));
+        return bus;
+      } catch (error) {
+        await bus.close();
+        throw error;
+      }
+    };
+    const policies = followPolicies({
+      open: openWithTopics,
+      onError: (error) => log.warn({ err: error }, 'following the policy failed, goes on'),
+    });
     const app = await buildQueryApp({
       config: config.query,
       store,
@@ -43,14 +58,14 @@ export const service = defineService({
       log,
       putWriter,
       withBus: async (work) => {
-        const bus = await open();
+        const bus = await openWithTopics();
         try {
-          await bus.ensureTopics(topicSpecs(config.bus));
           return await work(bus);
         } finally {
           await bus.close();
         }
       },
+      policies,
     });
     const { host, port } = config.query;
     try {
@@ -68,6 +83,7 @@ export const service = defineService({
     } finally {
       await app.close();
       await putWriter.close();
+      await policies.close();
       await store.close();
     }
   },

@@ -1,14 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type FlowFilter, windowFilter } from '../filters.ts';
+import { alertsSql } from './alerts.ts';
 import type { Statement } from './bindings.ts';
 import { connectionsSql } from './connections.ts';
 import { coverageSeriesSql, coverageSql } from './coverage.ts';
 import { edgesSql } from './edges.ts';
 import { mapSql } from './map.ts';
 import { planEdges } from './plan.ts';
-import { alertsSql } from './rules.ts';
 import { unknownSql } from './unknown.ts';
+import { lastHitsSql, usageSql } from './usage.ts';
 import { workloadsSql } from './workloads.ts';
 
 const evil = `'); DROP TABLE flows; --`;
@@ -56,6 +57,13 @@ const statements: Readonly<Record<string, Statement>> = {
     },
     page,
   ),
+  rules: usageSql(
+    filter,
+    plan,
+    { states: ['active'], uses: ['used'], disabledRulesets: [evil], emptyVersion: 7, nowMs: 5 },
+    { ...page, sort: 'name' },
+  ),
+  'last hits': lastHitsSql(['7', '8', '9']),
   alerts: alertsSql({ window, state: evil, receiver: evil }, page),
 };
 

@@ -1,13 +1,12 @@
-/** GET /api/v1/rules and /alerts. */
+/** GET /api/v1/alerts. */
 import type { FastifyInstance } from 'fastify';
 import Type, { type Static } from 'typebox';
-import { Completeness, isoMsOrNull, listFields, tableField, windowAnswer } from '../answers.ts';
+import { isoMsOrNull, listFields, windowAnswer } from '../answers.ts';
 import type { RouteContext } from '../context.ts';
 import { encodeCursor } from '../cursor.ts';
-import { type Window, windowFilter } from '../filters.ts';
+import type { Window } from '../filters.ts';
 import { pageParameters, toPage, toWindow, windowParameters } from '../parameters.ts';
-import { planEdges } from '../sql/plan.ts';
-import { alertsSql, rulesSql } from '../sql/rules.ts';
+import { alertsSql } from '../sql/alerts.ts';
 import { clientSignal, parameters, routeSchema } from './route.ts';
 
 const text = (description: string) =>
@@ -18,46 +17,6 @@ function nextOf(window: Window, offset: number, count: number, total: number): s
   return count > 0 && offset + count < total ? encodeCursor({ window, offset: offset + count }) : null;
 }
 
-const RulesParameters = parameters({ ...windowParameters, ...pageParameters });
-const Rule = Type.Object({
-  id: Type.String(),
-  policy: Type.Integer({ description: 'Version of the policy.' }),
-  ruleset: Type.String(),
-  name: Type.String(),
-  action: Type.String(),
-  owner: Type.String(),
-  ticket: Type.String(),
-  definition: Type.Unknown({ description: 'The rule as it was applied.' }),
-  applied: nullable('When.'),
-  author: Type.String(),
-  connections: Type.Integer({ description: 'Connections that it spoke of in the window.' }),
-  bytes: Type.Integer(),
-  edges: Type.Integer(),
-});
-const RulesAnswer = Type.Object({
-  items: Type.Array(Rule),
-  ...listFields,
-  ...tableField,
-  completeness: Completeness,
-});
-
-interface RuleRow {
-  readonly rule_id: string;
-  readonly policy_version: number;
-  readonly ruleset_name: string;
-  readonly rule_name: string;
-  readonly action_name: string;
-  readonly owner: string;
-  readonly ticket: string;
-  readonly definition: string;
-  readonly applied_ms: string;
-  readonly author_name: string;
-  readonly c_connections: string;
-  readonly c_bytes: string;
-  readonly edges: string;
-  readonly total: string;
-}
-
 /** JSON as it is meant; the text itself where it is none. */
 function parsed(text: string): unknown {
   try {
@@ -65,53 +24,6 @@ function parsed(text: string): unknown {
   } catch {
     return text;
   }
-}
-
-function rulesRoute(app: FastifyInstance, context: RouteContext): void {
-  const schema = routeSchema({
-    tag: 'policy',
-    summary: 'Rules of the newest policy, and what they spoke of in the window',
-    querystring: RulesParameters,
-    answer: RulesAnswer,
-  });
-  app.get<{ Querystring: Static<typeof RulesParameters> }>(
-    '/api/v1/rules',
-    { schema },
-    async (request, reply) => {
-      const clock = context.clock();
-      const signal = clientSignal(reply);
-      const { page, window } = toPage(request.query, context.config.maxLimit);
-      const filter = windowFilter(window ?? toWindow(request.query, clock));
-      const plan = planEdges(filter, clock.nowMs, context.kept);
-      const [rows, completeness] = await Promise.all([
-        context.ask<RuleRow>(rulesSql(filter, plan, page), signal),
-        context.completeness(plan.window, signal),
-      ]);
-      const total = Number(rows[0]?.total ?? page.offset);
-      return {
-        items: rows.map((row) => ({
-          id: row.rule_id,
-          policy: row.policy_version,
-          ruleset: row.ruleset_name,
-          name: row.rule_name,
-          action: row.action_name,
-          owner: row.owner,
-          ticket: row.ticket,
-          definition: parsed(row.definition),
-          applied: isoMsOrNull(row.applied_ms),
-          author: row.author_name,
-          connections: Number(row.c_connections),
-          bytes: Number(row.c_bytes),
-          edges: Number(row.edges),
-        })),
-        total,
-        next: nextOf(plan.window, page.offset, rows.length, total),
-        window: windowAnswer(plan.window),
-        table: plan.table,
-        completeness,
-      };
-    },
-  );
 }
 
 /** What may have become of an alert; `recorded` is one that nobody was to be told of. */
@@ -149,7 +61,7 @@ interface AlertRow {
   readonly total: string;
 }
 
-function alertsRoute(app: FastifyInstance, context: RouteContext): void {
+export function alertRoutes(app: FastifyInstance, context: RouteContext): void {
   const schema = routeSchema({
     tag: 'alerts',
     summary: 'What was said to webhooks, or is still being tried',
@@ -184,9 +96,4 @@ function alertsRoute(app: FastifyInstance, context: RouteContext): void {
       };
     },
   );
-}
-
-export function inventoryRoutes(app: FastifyInstance, context: RouteContext): void {
-  rulesRoute(app, context);
-  alertsRoute(app, context);
 }

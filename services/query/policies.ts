@@ -1,0 +1,109 @@
+/** The policy in force at any moment: the topic `policy` is followed from the first question on, and kept in memory. */
+import type { Bus } from '../../lib/bus/bus.ts';
+import { policyOfMessage } from '../../lib/policy/publish.ts';
+import { type PolicySpan, PolicyTimeline } from '../../lib/policy/timeline.ts';
+import { topics } from '../../schemas/topics.ts';
+import { ProblemError } from './problem.ts';
+
+export interface Policies {
+  /**
+   * The policy that judges flows which begin at `timeMs`; before the oldest version that is kept, that one.
+   * @throws {ProblemError} `bus-unavailable` where the topic can't be read before `signal` is aborted
+   */
+  at(timeMs: number, signal: AbortSignal): Promise<PolicySpan>;
+  close(): Promise<void>;
+}
+
+export interface PoliciesOptions {
+  /** Opens a bus with all topics, which stays open; called anew after it failed. */
+  readonly open: () => Promise<Bus>;
+  /** Told of messages that are no policy, and of failures that the bus goes on retrying. */
+  readonly onError: (error: Error) => void;
+}
+
+interface Following {
+  readonly timeline: PolicyTimeline;
+  close(): Promise<void>;
+}
+
+async function follow({ open, onError }: PoliciesOptions): Promise<Following> {
+  const timeline = new PolicyTimeline();
+  /** Keys of the topic and the version each has: the newest alone under `policy`, or one for each version. */
+  const versions = new Map<string, number>();
+  const bus = await open();
+  try {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const tail = await bus.tail({
+      topic: topics.policy,
+      onMessages: (_partition, messages) => {
+        for (const message of messages) {
+          const key = message.key ?? '';
+          try {
+            const document = policyOfMessage(message);
+            if (document !== null) {
+              versions.set(key, document.version);
+              timeline.add(document);
+              continue;
+            }
+            const gone = versions.get(key);
+            versions.delete(key);
+            if (gone !== undefined && ![...versions.values()].includes(gone)) timeline.forgetBelow(gone + 1);
+          } catch (error) {
+            onError(error instanceof Error ? error : new Error(String(error)));
+          }
+        }
+      },
+      onCaughtUp: resolve,
+      onError,
+    });
+    await promise;
+    return {
+      timeline,
+      async close() {
+        await tail.close();
+        await bus.close();
+      },
+    };
+  } catch (error) {
+    await bus.close();
+    throw error;
+  }
+}
+
+function unavailable(error: unknown): ProblemError {
+  const reason = error instanceof Error ? error.message : String(error);
+  return new ProblemError('bus-unavailable', `the policy can't be read from the bus: ${reason}`, {
+    retryAfterSeconds: 2,
+  });
+}
+
+export function followPolicies(options: PoliciesOptions): Policies {
+  let following: Promise<Following> | undefined;
+  const started = (): Promise<Following> => {
+    following ??= follow(options).catch((error: unknown) => {
+      following = undefined;
+      throw error;
+    });
+    return following;
+  };
+  return {
+    async at(timeMs, signal) {
+      const late = Promise.withResolvers<never>();
+      const stop = (): void => late.reject(signal.reason);
+      signal.addEventListener('abort', stop, { once: true });
+      try {
+        signal.throwIfAborted();
+        const { timeline } = await Promise.race([started(), late.promise]);
+        return timeline.at(timeMs);
+      } catch (error) {
+        throw unavailable(error);
+      } finally {
+        signal.removeEventListener('abort', stop);
+      }
+    },
+    async close() {
+      const opened = await following?.catch(() => undefined);
+      await opened?.close();
+    },
+  };
+}
