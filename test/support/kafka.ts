@@ -215,9 +215,9 @@ function serverProperties(dir: string, port: number, controllerPort: number): st
   ].join('\n');
 }
 
-/** A random id in the form Kafka wants: 22 characters of URL-safe base64. */
+/** A random id in the form Kafka wants: 22 characters of URL-safe base64, of which the first can't be a dash. */
 function clusterId(): string {
-  return Buffer.from(randomUUID().replaceAll('-', ''), 'hex').toString('base64url');
+  return Buffer.from(`0${randomUUID().replaceAll('-', '').slice(1)}`, 'hex').toString('base64url');
 }
 
 async function freePort(): Promise<number> {
