@@ -18,6 +18,7 @@ export interface LateRow extends Readonly<Record<string, unknown>> {
   readonly src_hint: string;
   readonly dst_hint: string;
   readonly dns_name: string;
+  readonly process: string;
 }
 
 /** Texts that come from no message. */
@@ -57,6 +58,7 @@ export function columnsOfLate(
     columns.sourceHint[i] = texts.index(row.src_hint);
     columns.destinationHint[i] = texts.index(row.dst_hint);
     columns.dnsName[i] = texts.index(row.dns_name);
+    columns.processName[i] = texts.index(row.process);
     const network = networkIndex(row.network);
     if (run !== null && run.network === network && run.toleranceMs === row.tolerance_ms) run.rowCount++;
     else {

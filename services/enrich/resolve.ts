@@ -286,6 +286,11 @@ export function spanOfBlock(columns: FlowColumns, policies: PolicyTimeline): Pol
   return policies.at(columns.startMs[columns.count >> 1] ?? 0);
 }
 
+function processesOf(engine: PolicyEngine, { texts }: FlowColumns): TextMemo | null {
+  if (!engine.hasProcesses) return null;
+  return new TextMemo(texts.count, (reference) => engine.processClass(texts.text(reference)));
+}
+
 /**
  * Gives each row the verdict of the policy that was in force when its flow began. `named` is the span whose block sets the
  * rows have. Returns the engines that judged, the one of `named` first.
@@ -300,6 +305,8 @@ export function judgeBlock(
   const { source, destination, verdict, judge } = resolved;
   const identities = inventory.identities.list;
   const engines = [named.engine];
+  /** Classes of the processes that flows name, for engines whose rules ask for them. */
+  const processes = [processesOf(named.engine, columns)];
   let span = named;
   let at = 0;
   for (let row = 0; row < columns.count; row++) {
@@ -307,9 +314,13 @@ export function judgeBlock(
     if (begin < span.fromMs || begin >= span.untilMs) {
       span = policies.at(begin);
       at = engines.indexOf(span.engine);
-      if (at < 0) at = engines.push(span.engine) - 1;
+      if (at < 0) {
+        at = engines.push(span.engine) - 1;
+        processes.push(processesOf(span.engine, columns));
+      }
     }
     const { engine } = span;
+    const process = columns.processName[row] ?? 0;
     let sourceBlocks = source.blockSet[row] ?? 0;
     let destinationBlocks = destination.blockSet[row] ?? 0;
     if (at !== 0) {
@@ -326,6 +337,7 @@ export function judgeBlock(
       destinationBlocks,
       columns.destinationPort[row] ?? 0,
       columns.protocol[row] ?? 0,
+      process === 0 ? 0 : (processes[at]?.get(process) ?? 0),
     );
   }
   return engines;
