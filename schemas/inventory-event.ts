@@ -81,6 +81,11 @@ export const WorkloadEvent = Type.Object(
     addresses: Type.Array(AddressInterval, {
       description: 'Every address it has or had, each with its time.',
     }),
+    ports: Type.Optional(
+      Type.Array(Type.Object({ name: Type.String(), port: Type.Integer(), protocol: Type.String() }), {
+        description: 'Ports of its containers that have a name. Absent: none.',
+      }),
+    ),
     sinceMs: timeMs,
     untilMs: Type.Optional(timeMs),
     former,
@@ -121,6 +126,11 @@ export const ServiceEvent = Type.Object(
         protocol: Type.String(),
         name: Type.String(),
         nodePort: Type.Optional(Type.Integer()),
+        targetPort: Type.Optional(
+          Type.Union([Type.Integer(), Type.String()], {
+            description: 'Port of its pods, or the name of one. Absent: the same as port.',
+          }),
+        ),
       }),
     ),
     sinceMs: timeMs,

@@ -9,7 +9,12 @@ export const libRelations: Readonly<Record<string, readonly string[]>> = {
   bus: [],
   store: [],
   policy: ['bus'],
+  networkpolicy: [],
+  enforce: ['inventory', 'networkpolicy', 'policy'],
+  draft: ['inventory', 'policy'],
+  suggest: ['draft', 'inventory', 'policy'],
   relabel: ['bus', 'inventory', 'policy', 'store'],
+  firewall: [],
 };
 export const libFoundations: readonly string[] = ['net', 'runtime'];
 

@@ -89,6 +89,21 @@ describe('pods', () => {
     });
   });
 
+  test('a pod has the ports with names of the containers that run as long as it does', () => {
+    const ports = (name: string, containerPort: number, more: object = {}) => ({
+      ports: [{ name, containerPort, ...more }, { containerPort: 1 }],
+    });
+    const spec = {
+      containers: [ports('web', 8080), ports('dns', 53, { protocol: 'UDP' })],
+      initContainers: [ports('setup', 1000), { ...ports('proxy', 15001), restartPolicy: 'Always' }],
+    };
+    assert.deepEqual(workload(pod({ spec })).ports, [
+      { name: 'web', port: 8080, protocol: 'TCP' },
+      { name: 'dns', port: 53, protocol: 'UDP' },
+      { name: 'proxy', port: 15001, protocol: 'TCP' },
+    ]);
+  });
+
   test('a pod of an older API with podIP alone has that address', () => {
     assert.deepEqual(
       workload(pod({ status: { podIPs: undefined } })).addresses.map(({ ip }) => ip),
@@ -229,8 +244,8 @@ describe('nodes, services and namespaces', () => {
     );
     assert.deepEqual(event.selector, { app: 'web' });
     assert.deepEqual(event.ports, [
-      { port: 443, protocol: 'TCP', name: 'https', nodePort: 30443 },
-      { port: 53, protocol: 'UDP', name: '' },
+      { port: 443, protocol: 'TCP', name: 'https', nodePort: 30443, targetPort: 8443 },
+      { port: 53, protocol: 'UDP', name: '', targetPort: 'dns' },
       { port: 80, protocol: 'TCP', name: '' },
     ]);
   });

@@ -27,9 +27,33 @@ const ContainerStatus = Type.Object({
   ),
 });
 
+const containers = optional(
+  Type.Array(
+    Type.Object({
+      restartPolicy: optional(text),
+      ports: optional(
+        Type.Array(
+          Type.Object({
+            name: optional(text),
+            containerPort: Type.Integer({ minimum: 1, maximum: 65535 }),
+            protocol: optional(text),
+          }),
+        ),
+      ),
+    }),
+  ),
+);
+
 export const PodObject = Type.Object({
   metadata: Metadata,
-  spec: optional(Type.Object({ nodeName: optional(text), hostNetwork: optional(Type.Boolean()) })),
+  spec: optional(
+    Type.Object({
+      nodeName: optional(text),
+      hostNetwork: optional(Type.Boolean()),
+      containers,
+      initContainers: containers,
+    }),
+  ),
   status: optional(
     Type.Object({
       phase: optional(text),
@@ -74,6 +98,7 @@ export const ServiceObject = Type.Object({
             protocol: optional(text),
             name: optional(text),
             nodePort: optional(Type.Integer({ minimum: 0, maximum: 65535 })),
+            targetPort: optional(Type.Union([Type.Integer({ minimum: 0, maximum: 65535 }), text])),
           }),
         ),
       ),

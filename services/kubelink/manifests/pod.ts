@@ -74,6 +74,16 @@ export function certainSinceMs(pod: PodObject): number | null {
   return firstMs === null ? null : firstMs + 1000;
 }
 
+/** Ports with names, of containers that run as long as the pod: policies and services may speak of them. */
+function namedPorts({ spec }: PodObject): NonNullable<WorkloadEvent['ports']> {
+  const sidecars = (spec?.initContainers ?? []).filter(({ restartPolicy }) => restartPolicy === 'Always');
+  return [...(spec?.containers ?? []), ...sidecars].flatMap(({ ports }) =>
+    (ports ?? []).flatMap(({ name, containerPort, protocol }) =>
+      name ? [{ name, port: containerPort, protocol: protocol || 'TCP' }] : [],
+    ),
+  );
+}
+
 /** @throws {FieldError} for times and addresses that do not parse. */
 export function podEvent(pod: PodObject, context: ConversionContext): WorkloadEvent {
   const { metadata, spec, status } = pod;
@@ -83,6 +93,7 @@ export function podEvent(pod: PodObject, context: ConversionContext): WorkloadEv
   const addressedMs = networkReadyMs(pod) || startedMs;
   const untilMs = endedMs(pod, context.nowMs);
   const hostNetwork = spec?.hostNetwork === true;
+  const ports = namedPorts(pod);
   const named = (status?.podIPs ?? []).map(({ ip }, i) => ({ text: ip, field: `status.podIPs[${i}].ip` }));
   if (named.length === 0 && status?.podIP) named.push({ text: status.podIP, field: 'status.podIP' });
   const addresses = named.map(({ text, field }) => ({
@@ -101,6 +112,7 @@ export function podEvent(pod: PodObject, context: ConversionContext): WorkloadEv
     hostNetwork,
     ...carried(metadata, context.carry),
     addresses: hostNetwork ? [] : intervals(addresses, addressedMs, untilMs),
+    ...(ports.length === 0 ? {} : { ports }),
     sinceMs: untilMs === 0 ? createdMs : Math.min(createdMs, untilMs),
     ...(untilMs === 0 ? {} : { untilMs }),
   };

@@ -47,11 +47,12 @@ export function serviceEvent(service: ServiceObject, context: ConversionContext)
     ...carried(metadata, context.carry),
     selector: { ...spec?.selector },
     addresses: intervals(addressesOf(service, context.cluster), sinceMs, 0),
-    ports: (spec?.ports ?? []).map(({ port, protocol, name, nodePort }) => ({
+    ports: (spec?.ports ?? []).map(({ port, protocol, name, nodePort, targetPort }) => ({
       port,
       protocol: protocol || 'TCP',
       name: name ?? '',
       ...(nodePort ? { nodePort } : {}),
+      ...(targetPort && targetPort !== port ? { targetPort } : {}),
     })),
     sinceMs,
   };
