@@ -53,6 +53,9 @@ interface ToldCluster {
   readonly source: number;
 }
 
+/** Source of names that only the policy lists: of two that list the same DNS name, the other answers. */
+export const policySource = 'policy';
+
 export class Inventory {
   readonly identities = new IdentityTable();
   readonly index: TimeIndex;
@@ -300,7 +303,9 @@ export class Inventory {
       case 'name': {
         this.#owners.own(key, event, sourceIndex);
         const owner = this.#owners.byKey(key);
-        this.#names.set(key, event.dns, owner?.identity ?? 0);
+        this.#names.delete(key);
+        this.#names.delete(`~${key}`);
+        this.#names.set(source === policySource ? `~${key}` : key, event.dns, owner?.identity ?? 0);
         return;
       }
       case 'namespace': {
@@ -365,6 +370,7 @@ export class Inventory {
         const owner = this.#owners.byKey(key);
         if (owner !== undefined) this.#owners.remove(owner);
         this.#names.delete(key);
+        this.#names.delete(`~${key}`);
         return;
       }
       case 'namespace': {

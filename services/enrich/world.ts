@@ -3,7 +3,7 @@ import type { Logger } from 'pino';
 import { Compile } from 'typebox/compile';
 import type { Bus, BusMessage } from '../../lib/bus/bus.ts';
 import { rateLimited } from '../../lib/bus/reporter.ts';
-import { Inventory, type InventoryOptions } from '../../lib/inventory/inventory.ts';
+import { Inventory, type InventoryOptions, policySource } from '../../lib/inventory/inventory.ts';
 import { dnsNamesOf } from '../../lib/policy/dns-names.ts';
 import { emptyPolicy } from '../../lib/policy/engine.ts';
 import { PolicyFollower } from '../../lib/policy/follow.ts';
@@ -74,31 +74,46 @@ function readInventoryEvent(
   return undefined;
 }
 
-/** Key of a name that only the policy lists; it stands after all others, so that whoever lists the name too is first. */
-const listedKey = (dns: string): string => `name/~policy/${dns}`;
+/** Makes the DNS names that rules speak of known, so that flows to them have an identity that says the name. */
+class PolicyNames {
+  readonly #inventory: Inventory;
+  /** Keys of names that the inventory itself lists: those are left alone. */
+  readonly #others = new Set<string>();
+  #wanted: ReadonlySet<string> = new Set();
 
-/** Makes the names that rules speak of known, so that flows to them have an identity that says the name. Returns them. */
-function listNames(
-  inventory: Inventory,
-  policy: PolicyDocument,
-  before: ReadonlySet<string>,
-): ReadonlySet<string> {
-  const wanted = new Set(dnsNamesOf(policy));
-  for (const dns of before) if (!wanted.has(dns)) inventory.apply(listedKey(dns), null);
-  for (const dns of wanted) {
-    if (before.has(dns)) continue;
-    const name = {
-      v: 1,
-      type: 'name',
-      name: dns,
-      dns: [dns],
-      zone: 'outside',
-      labels: {},
-      addresses: [],
-    } as const;
-    inventory.apply(listedKey(dns), { ...name, dns: [dns], addresses: [] });
+  constructor(inventory: Inventory) {
+    this.#inventory = inventory;
   }
-  return wanted;
+
+  /** To be told of each event of the inventory once it is applied. */
+  note(key: string, isGone: boolean): void {
+    if (!key.startsWith('name/')) return;
+    if (isGone) this.#others.delete(key);
+    else this.#others.add(key);
+    const name = key.slice('name/'.length);
+    if (isGone && this.#wanted.has(name)) this.#list(name);
+  }
+
+  use(policy: PolicyDocument): void {
+    const before = this.#wanted;
+    this.#wanted = new Set(dnsNamesOf(policy));
+    for (const name of before) {
+      const key = `name/${name}`;
+      if (!this.#wanted.has(name) && !this.#others.has(key)) this.#inventory.apply(key, null);
+    }
+    for (const name of this.#wanted) if (!before.has(name)) this.#list(name);
+  }
+
+  #list(name: string): void {
+    const key = `name/${name}`;
+    if (this.#others.has(key)) return;
+    const zone = 'outside';
+    this.#inventory.apply(
+      key,
+      { v: 1, type: 'name', name, dns: [name], zone, labels: {}, addresses: [] },
+      policySource,
+    );
+  }
 }
 
 /** Starts following; resolves when everything that is in both topics now has been applied. */
@@ -112,6 +127,7 @@ export async function openWorld(options: WorldOptions): Promise<World> {
     onProblem: problemReporter(options),
   });
 
+  const names = new PolicyNames(inventory);
   /** For each topic and partition, the next offset to apply. */
   const applied = new Map<string, number>();
   const note = (topic: string, partition: number, messages: readonly BusMessage[]): void => {
@@ -124,15 +140,15 @@ export async function openWorld(options: WorldOptions): Promise<World> {
       const { key, value, headers } = message;
       if (key === null) continue;
       const event = value === null ? null : readInventoryEvent(message, value, options);
-      if (event !== undefined) inventory.apply(key, event, headers.source);
+      if (event === undefined) continue;
+      inventory.apply(key, event, headers.source);
+      names.note(key, event === null);
     }
     metrics.owners.set(inventory.ownerCount);
     metrics.addresses.set(inventory.index.addressCount);
     metrics.identities.set(inventory.identities.list.length);
   };
 
-  /** Names that only the policy lists. */
-  let listed: ReadonlySet<string> = new Set();
   const takePolicy = (message: BusMessage): boolean => {
     try {
       return follower.take(message);
@@ -148,7 +164,7 @@ export async function openWorld(options: WorldOptions): Promise<World> {
       const { newest } = policies;
       const { engine } = policies.at(Math.max(newest.appliedMs, Date.now()));
       const relabelled = inventory.relabel(makeLabeller(newest.profiles));
-      listed = listNames(inventory, newest, listed);
+      names.use(newest);
       metrics.policyVersion.set(newest.version);
       log.info(
         {
