@@ -592,7 +592,7 @@ describe('the ledger', () => {
     causes: { cause: string; batches: number; flows: number }[];
     agents: {
       agent: string;
-      silent: boolean;
+      state: string;
       batchesMissing: number;
       flowsDropped: number;
       batchesResent: number;
@@ -656,10 +656,10 @@ describe('the ledger', () => {
   });
 
   test('tells who reports and who is silent', () => {
-    assert.deepEqual(answer.agents.map((agent) => [agent.agent, agent.silent]).sort(), [
-      ['gone', true],
-      ['older', true],
-      ['steady', false],
+    assert.deepEqual(answer.agents.map((agent) => [agent.agent, agent.state]).sort(), [
+      ['gone', 'silent'],
+      ['older', 'silent'],
+      ['steady', 'reporting'],
     ]);
     assert.equal(answer.completeness.agentsReporting, 1);
     assert.equal(answer.completeness.agentsSilent, 2);

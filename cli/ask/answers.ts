@@ -15,6 +15,9 @@ export interface End {
 export interface Completeness {
   readonly agentsReporting: number;
   readonly agentsSilent: number;
+  readonly agentsSampling: number;
+  readonly nodesReporting: number;
+  readonly nodesSilent: number;
   readonly batchesMissing: number;
   readonly flowsDropped: number;
   readonly sourcesSilent: number;
@@ -107,7 +110,8 @@ export interface Ledger {
     readonly cluster: string;
     readonly node: string;
     readonly source: string;
-    readonly silent: boolean;
+    readonly state: string;
+    readonly samplingRate: number;
     readonly lastReceived: string | null;
     readonly batches: number;
     readonly flows: number;
@@ -117,12 +121,22 @@ export interface Ledger {
     readonly flowsRefused: number;
   }[];
   readonly agentsTotal: number;
+  readonly nodes: readonly {
+    readonly cluster: string;
+    readonly node: string;
+    readonly state: string;
+    readonly agents: number;
+    readonly lastReceived: string | null;
+  }[];
+  readonly nodesTotal: number;
   readonly gaps: readonly {
     readonly agent: string;
     readonly boot: string;
     readonly firstMissing: string;
     readonly lastMissing: string;
     readonly missing: number;
+    readonly from: string | null;
+    readonly to: string | null;
   }[];
   readonly window: List<never>['window'];
   readonly completeness: Completeness;

@@ -1,7 +1,9 @@
 /** `eastwest ledger`. */
 import type { Ledger } from './answers.ts';
 import type { AskOptions } from './options.ts';
+import type { Screen } from './screen.ts';
 import { start } from './start.ts';
+import type { Tone } from './style.ts';
 import type { Cell, Column } from './table.ts';
 import { agoText, countText, millisecondsText, shareText } from './words.ts';
 
@@ -12,17 +14,26 @@ export interface LedgerOptions extends AskOptions {
 }
 
 const totalLines: readonly (readonly [key: string, title: string, bad: boolean])[] = [
+  ['batches', 'batches received', false],
   ['batchesWritten', 'batches written', false],
   ['batchesResent', 'batches resent, left out', false],
   ['batchesMissing', 'batches missing', true],
   ['batchesDead', 'batches dead', true],
+  ['flowsReceived', 'flows received', false],
   ['flowsWritten', 'flows written', false],
+  ['flowsResent', 'flows resent, left out', false],
   ['flowsRefused', 'flows refused', true],
   ['flowsDroppedAtSource', 'flows dropped at the source', true],
 ];
 
 function lossCell(count: number): Cell {
   return count > 0 ? { text: countText(count), tone: 'warn' } : { text: '0', tone: 'dim' };
+}
+
+const stateTones: Readonly<Record<string, Tone>> = { reporting: 'good', gone: 'dim' };
+
+function stateCell(state: string): Cell {
+  return { text: state.replace('-', ' '), tone: stateTones[state] ?? 'bad' };
 }
 
 const agentColumns: readonly Column[] = [
@@ -40,22 +51,39 @@ const agentColumns: readonly Column[] = [
   { title: 'REFUSED', align: 'right' },
 ];
 
-export async function ledger(options: LedgerOptions): Promise<void> {
-  const { client, screen } = start(options);
-  const { since, until, limit } = options;
-  const answer = await client.get<Ledger>('/api/v1/ledger', { since, until, limit });
-  if (options.json === true) return screen.json(answer);
-  const totals = totalLines.map(([key, title, bad]) => {
-    const count = answer.totals[key] ?? 0;
-    return [title, bad ? lossCell(count) : countText(count)];
-  });
-  const delay = `${millisecondsText(answer.totals.delayMsP50 ?? null)} / ${millisecondsText(answer.totals.delayMsP99 ?? null)}`;
+function agentRow(agent: Ledger['agents'][number], nowMs: number): (string | Cell)[] {
+  const sampled = agent.samplingRate > 1 ? `, 1 of ${countText(agent.samplingRate)}` : '';
+  return [
+    agent.agent,
+    agent.cluster,
+    agent.node,
+    { text: `${agent.source}${sampled}`, tone: sampled === '' ? 'plain' : 'warn' },
+    stateCell(agent.state),
+    agoText(agent.lastReceived, nowMs),
+    countText(agent.batches),
+    countText(agent.flows),
+    countText(agent.batchesResent),
+    lossCell(agent.batchesMissing),
+    lossCell(agent.flowsDropped),
+    lossCell(agent.flowsRefused),
+  ];
+}
+
+function totalsTable(screen: Screen, { totals }: Ledger): void {
+  const delay = `${millisecondsText(totals.delayMsP50 ?? null)} / ${millisecondsText(totals.delayMsP99 ?? null)}`;
   screen.table(
     [{ title: 'LEDGER' }, { title: '', align: 'right' }],
-    [...totals, ['queryable after (p50 / p99)', delay]],
+    [
+      ...totalLines.map(([key, title, bad]) => {
+        const count = totals[key] ?? 0;
+        return [title, bad ? lossCell(count) : countText(count)];
+      }),
+      ['flows queryable after their end (p50 / p99)', delay],
+    ],
   );
-  const { naming } = answer;
-  screen.line('');
+}
+
+function namingTable(screen: Screen, { naming }: Ledger): void {
   screen.table(
     [{ title: 'NAMES OF FLOWS' }, { title: '', align: 'right' }],
     [
@@ -73,75 +101,104 @@ export async function ledger(options: LedgerOptions): Promise<void> {
       ['unresolved in all', shareText(naming.unresolvedShare)],
     ],
   );
-  if (answer.sources.length > 0) {
+}
+
+function sourcesTable(screen: Screen, { sources }: Ledger): void {
+  screen.table(
+    [
+      { title: 'SOURCE OF INVENTORY', min: 16 },
+      { title: 'STATE' },
+      { title: 'COMPLETE TO' },
+      { title: 'BEHIND', align: 'right' },
+    ],
+    sources.map((source) => [
+      source.source,
+      source.silent ? { text: 'silent', tone: 'bad' } : { text: 'vouching', tone: 'good' },
+      source.completeTo ?? 'never',
+      millisecondsText(source.behindMs),
+    ]),
+  );
+}
+
+function causesTable(screen: Screen, { causes }: Ledger): void {
+  screen.table(
+    [
+      { title: 'CAUSE' },
+      { title: 'DEAD BATCHES', align: 'right' },
+      { title: 'FLOWS REFUSED', align: 'right' },
+    ],
+    causes.map((row) => [row.cause, countText(row.batches), countText(row.flows)]),
+  );
+}
+
+function gapsTable(screen: Screen, { gaps }: Ledger): void {
+  screen.table(
+    [
+      { title: 'GAP OF AGENT', min: 12 },
+      { title: 'BOOT', min: 8 },
+      { title: 'SEQUENCES' },
+      { title: 'MISSING', align: 'right' },
+      { title: 'FROM' },
+      { title: 'TO' },
+    ],
+    gaps.map((gap) => [
+      gap.agent,
+      gap.boot,
+      `${gap.firstMissing} to ${gap.lastMissing}`,
+      lossCell(gap.missing),
+      gap.from ?? 'its start',
+      gap.to ?? '',
+    ]),
+  );
+}
+
+/** Nodes that report are known by their agents: shown are those that should and don't. */
+function nodesTable(screen: Screen, nodes: Ledger['nodes']): void {
+  screen.table(
+    [
+      { title: 'NODE', min: 12 },
+      { title: 'CLUSTER', min: 8 },
+      { title: 'STATE' },
+      { title: 'LAST BATCH', align: 'right' },
+    ],
+    nodes.map((node) => [
+      node.node,
+      node.cluster,
+      stateCell(node.state),
+      agoText(node.lastReceived, screen.nowMs),
+    ]),
+  );
+}
+
+function agentsTable(screen: Screen, { agents, agentsTotal }: Ledger): void {
+  screen.table(
+    agentColumns,
+    agents.map((agent) => agentRow(agent, screen.nowMs)),
+  );
+  if (agentsTotal > agents.length)
+    screen.note(`${countText(agents.length)} of ${countText(agentsTotal)} agents; --limit shows more`);
+}
+
+export async function ledger(options: LedgerOptions): Promise<void> {
+  const { client, screen } = start(options);
+  const { since, until, limit } = options;
+  const answer = await client.get<Ledger>('/api/v1/ledger', { since, until, limit });
+  if (options.json === true) return screen.json(answer);
+  totalsTable(screen, answer);
+  screen.line('');
+  namingTable(screen, answer);
+  const absent = answer.nodes.filter(({ state }) => state !== 'reporting');
+  const parts: readonly (readonly [count: number, print: () => void])[] = [
+    [answer.sources.length, () => sourcesTable(screen, answer)],
+    [answer.causes.length, () => causesTable(screen, answer)],
+    [answer.gaps.length, () => gapsTable(screen, answer)],
+    [absent.length, () => nodesTable(screen, absent)],
+    [answer.agents.length, () => agentsTable(screen, answer)],
+  ];
+  for (const [count, print] of parts) {
+    if (count === 0) continue;
     screen.line('');
-    screen.table(
-      [
-        { title: 'SOURCE OF INVENTORY', min: 16 },
-        { title: 'STATE' },
-        { title: 'COMPLETE TO' },
-        { title: 'BEHIND', align: 'right' },
-      ],
-      answer.sources.map((source) => [
-        source.source,
-        source.silent ? { text: 'silent', tone: 'bad' } : { text: 'vouching', tone: 'good' },
-        source.completeTo ?? 'never',
-        millisecondsText(source.behindMs),
-      ]),
-    );
-  }
-  if (answer.causes.length > 0) {
-    screen.line('');
-    screen.table(
-      [
-        { title: 'CAUSE' },
-        { title: 'DEAD BATCHES', align: 'right' },
-        { title: 'FLOWS REFUSED', align: 'right' },
-      ],
-      answer.causes.map((row) => [row.cause, countText(row.batches), countText(row.flows)]),
-    );
-  }
-  if (answer.gaps.length > 0) {
-    screen.line('');
-    screen.table(
-      [
-        { title: 'GAP OF AGENT', min: 12 },
-        { title: 'BOOT', min: 8 },
-        { title: 'SEQUENCES' },
-        { title: 'MISSING', align: 'right' },
-      ],
-      answer.gaps.map((gap) => [
-        gap.agent,
-        gap.boot,
-        `${gap.firstMissing} to ${gap.lastMissing}`,
-        lossCell(gap.missing),
-      ]),
-    );
-  }
-  if (answer.agents.length > 0) {
-    screen.line('');
-    screen.table(
-      agentColumns,
-      answer.agents.map((agent) => [
-        agent.agent,
-        agent.cluster,
-        agent.node,
-        agent.source,
-        agent.silent ? { text: 'silent', tone: 'bad' } : { text: 'reporting', tone: 'good' },
-        agoText(agent.lastReceived, screen.nowMs),
-        countText(agent.batches),
-        countText(agent.flows),
-        countText(agent.batchesResent),
-        lossCell(agent.batchesMissing),
-        lossCell(agent.flowsDropped),
-        lossCell(agent.flowsRefused),
-      ]),
-    );
-    if (answer.agentsTotal > answer.agents.length) {
-      screen.note(
-        `${countText(answer.agents.length)} of ${countText(answer.agentsTotal)} agents; --limit shows more`,
-      );
-    }
+    print();
   }
   screen.completeness(answer.completeness);
 }

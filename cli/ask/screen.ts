@@ -56,6 +56,9 @@ export function completenessText(
   const {
     agentsReporting,
     agentsSilent,
+    agentsSampling,
+    nodesReporting,
+    nodesSilent,
     batchesMissing,
     flowsDropped,
     sourcesSilent,
@@ -66,6 +69,10 @@ export function completenessText(
     return { text: 'no flows were received in this window; see `eastwest doctor`', whole: false };
   const parts = [
     `${countText(agentsReporting)} agents reporting, ${countText(agentsSilent)} silent`,
+    ...(nodesSilent === 0
+      ? []
+      : [`${countText(nodesSilent)} of ${countText(nodesReporting + nodesSilent)} nodes silent`]),
+    ...(agentsSampling === 0 ? [] : [`${countText(agentsSampling)} sampling`]),
     `${countText(batchesMissing)} batches missing`,
     `${countText(flowsDropped)} flows dropped`,
     ...(sourcesSilent === 0
@@ -74,7 +81,7 @@ export function completenessText(
     `fresh to ${agoText(freshestTo, nowMs)}`,
     `queryable after ${millisecondsText(delayMsP99)} (p99)`,
   ];
-  const lacks = agentsSilent + batchesMissing + flowsDropped + sourcesSilent;
+  const lacks = agentsSilent + agentsSampling + nodesSilent + batchesMissing + flowsDropped + sourcesSilent;
   return { text: parts.join(', '), whole: lacks === 0 };
 }
 

@@ -27,14 +27,17 @@ export const WindowAnswer = Type.Object(
 export const Completeness = Type.Object(
   {
     agentsReporting: count('Agents that sent a batch shortly before the end of the window.'),
-    agentsSilent: count('Agents that were known but sent nothing then.'),
+    agentsSilent: count('Agents that were known but sent nothing then, and whose node is still there.'),
+    agentsSampling: count('Agents that looked at some flows only: sums are too small.'),
+    nodesReporting: count('Nodes from which an agent reported then.'),
+    nodesSilent: count('Nodes from which none did, also those of the inventory that never had one.'),
     batchesMissing: count('Batches that agents numbered but that never came.'),
     flowsDropped: count('Flows lost at the source or refused.'),
     sourcesSilent: count(
       'Sources of inventory that do not vouch for the end of the window: names may be missing or old.',
     ),
     freshestTo: nullable('Newest end of an observed interval that is queryable, ISO 8601.'),
-    delayMsP99: nullableNumber('From the end of an interval to queryable, 99th percentile, milliseconds.'),
+    delayMsP99: nullableNumber('From the end of a flow to queryable, 99th percentile, milliseconds.'),
   },
   { description: 'What may be missing from this answer; batches are counted by when they were received.' },
 );

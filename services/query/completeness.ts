@@ -11,15 +11,18 @@ const maxRemembered = 200;
 interface Row {
   readonly agents_reporting: string;
   readonly agents_silent: string;
+  readonly agents_sampling: string;
+  readonly nodes_reporting: string;
+  readonly nodes_silent: string;
   readonly batches_missing: string;
   readonly flows_dropped: string;
   readonly freshest_ms: string;
-  readonly delay_p99_ms: number | null;
+  readonly delay_p99_ms: string | null;
 }
 
-/** Quantiles of nothing are no number. */
-export function delayOrNull(value: number | null): number | null {
-  return value === null || Number.isNaN(value) ? null : value;
+/** Quantiles of nothing are null. */
+export function delayOrNull(value: string | null | undefined): number | null {
+  return value === null || value === undefined ? null : Number(value);
 }
 
 export function makeCompleteness(
@@ -41,11 +44,14 @@ export function makeCompleteness(
     const answer: Completeness = {
       agentsReporting: Number(row?.agents_reporting ?? 0),
       agentsSilent: Number(row?.agents_silent ?? 0),
+      agentsSampling: Number(row?.agents_sampling ?? 0),
+      nodesReporting: Number(row?.nodes_reporting ?? 0),
+      nodesSilent: Number(row?.nodes_silent ?? 0),
       batchesMissing: Number(row?.batches_missing ?? 0),
       flowsDropped: Number(row?.flows_dropped ?? 0),
       sourcesSilent: sources.filter((source) => isSilent(source, endMs, context.sourceSilentAfterMs)).length,
       freshestTo: isoMsOrNull(row?.freshest_ms ?? 0),
-      delayMsP99: delayOrNull(row?.delay_p99_ms ?? null),
+      delayMsP99: delayOrNull(row?.delay_p99_ms),
     };
     remembered.delete(key);
     remembered.set(key, { untilMs: nowMs + cacheMs, answer });

@@ -5,7 +5,7 @@ import type { QueryConfig } from './config.ts';
 import type { Window } from './filters.ts';
 import type { Clock } from './parameters.ts';
 import type { Statement } from './sql/bindings.ts';
-import type { LedgerLimits } from './sql/ledger.ts';
+import type { LedgerLimits } from './sql/gaps.ts';
 import type { Kept } from './sql/plan.ts';
 
 export interface RouteContext {

@@ -4,6 +4,7 @@ import Type, { type Static } from 'typebox';
 import { Completeness, isoMsOrNull, isoOrNull, WindowAnswer, windowAnswer } from '../answers.ts';
 import { delayOrNull } from '../completeness.ts';
 import type { RouteContext } from '../context.ts';
+import type { Window } from '../filters.ts';
 import { toWindow, windowParameters } from '../parameters.ts';
 import { isSilent, readSources } from '../sources.ts';
 import {
@@ -14,6 +15,7 @@ import {
   namingSql,
   repairsSql,
 } from '../sql/ledger.ts';
+import { lastReportsSql, ledgerNodesSql, passedEndS, type ReportState, reportStates } from '../sql/nodes.ts';
 import { clientSignal, parameters, routeSchema } from './route.ts';
 
 /** Most gaps that are listed. */
@@ -22,7 +24,11 @@ const maxGaps = 1_000;
 const LedgerParameters = parameters({
   ...windowParameters,
   limit: Type.Optional(
-    Type.Integer({ minimum: 1, maximum: 10_000, description: 'Most agents, 1000 when absent.' }),
+    Type.Integer({
+      minimum: 1,
+      maximum: 10_000,
+      description: 'Most agents and most nodes, 1000 when absent.',
+    }),
   ),
 });
 
@@ -47,7 +53,7 @@ const LedgerAnswer = Type.Object({
     flowsResent: count('Flows of second copies, left out.'),
     flowsRefused: count('Flows left out for a cause.'),
     flowsDroppedAtSource: count('Flows that sources lost before the agent saw them.'),
-    delayMsP50: milliseconds('From the end of an interval to queryable, median.'),
+    delayMsP50: milliseconds('From the end of a flow to queryable, median over flows.'),
     delayMsP99: milliseconds('The same, 99th percentile.'),
   }),
   naming: Type.Object(
@@ -84,8 +90,11 @@ const LedgerAnswer = Type.Object({
       cluster: Type.String(),
       node: Type.String(),
       source: Type.String({ description: 'Where its flows come from: conntrack, procfs, estate, ...' }),
-      silent: Type.Boolean(),
+      state: Type.Enum(['reporting', 'silent', 'gone'], {
+        description: 'At the end of the window; gone with its node, by the inventory.',
+      }),
       lastReceived: nullable,
+      samplingRate: Type.Integer({ minimum: 1, description: 'It looked at one of so many; 1 is all.' }),
       boots: count('Times it began to count anew.'),
       batches: count('Batches written.'),
       flows: count('Flows received.'),
@@ -96,6 +105,21 @@ const LedgerAnswer = Type.Object({
     }),
   ),
   agentsTotal: count('Agents in all, before the limit.'),
+  nodes: Type.Array(
+    Type.Object({
+      cluster: Type.String(),
+      node: Type.String(),
+      state: Type.Enum([...reportStates], {
+        description:
+          'At the end of the window. never-reported: in the inventory, and the ledger knows no batch of it; gone: its inventory ended.',
+      }),
+      inInventory: Type.Boolean({ description: 'Whether the inventory knows it as a node of a cluster.' }),
+      agents: count('Agents that sent from it, in the window or shortly before.'),
+      lastReceived: nullable,
+    }),
+    { description: 'Where agents report from, or should; what is amiss first.' },
+  ),
+  nodesTotal: count('Nodes in all, before the limit.'),
   gaps: Type.Array(
     Type.Object({
       agent: Type.String(),
@@ -103,9 +127,16 @@ const LedgerAnswer = Type.Object({
       firstMissing: Type.String({ description: 'Sequence.' }),
       lastMissing: Type.String({ description: 'Sequence.' }),
       missing: count('How many.'),
-      noticed: nullable,
+      noticed: Type.Union([Type.String(), Type.Null()], { description: 'When the next one was received.' }),
+      from: Type.Union([Type.String(), Type.Null()], {
+        description: 'End of what the one before had observed; null where there was none in this boot.',
+      }),
+      to: Type.Union([Type.String(), Type.Null()], { description: 'Begin of what the next one observed.' }),
     }),
-    { description: 'Missing sequences per agent and boot, the newest first.' },
+    {
+      description:
+        'Missing sequences per agent and boot, the newest first: those between batches of which one was received in the window, or one before and one after it. A number that came since is not missing.',
+    },
   ),
   window: WindowAnswer,
   completeness: Completeness,
@@ -121,8 +152,8 @@ interface TotalsRow {
   readonly flows_resent: string;
   readonly flows_refused: string;
   readonly flows_dropped_at_source: string;
-  readonly delay_p50_ms: number | null;
-  readonly delay_p99_ms: number | null;
+  /** Median and 99th percentile. */
+  readonly delays_ms: readonly (string | null)[];
 }
 interface CauseRow {
   readonly cause_name: string;
@@ -135,7 +166,8 @@ interface AgentRow {
   readonly node_name: string;
   readonly kind: string;
   readonly last_ms: string;
-  readonly is_silent: number;
+  readonly state: 'reporting' | 'silent' | 'gone';
+  readonly sampling: number;
   readonly batches: string;
   readonly flows_received: string;
   readonly batches_resent: string;
@@ -151,7 +183,18 @@ interface GapRow {
   readonly first_missing: string;
   readonly last_missing: string;
   readonly missing: string;
-  readonly received_ms: string;
+  readonly noticed_ms: string;
+  readonly from_ms: string;
+  readonly to_ms: string;
+}
+interface NodeRow {
+  readonly cluster_name: string;
+  readonly node_name: string;
+  readonly agents: string;
+  readonly last_ms: string;
+  readonly is_listed: number;
+  readonly state: ReportState;
+  readonly total: string;
 }
 
 interface NamingRow {
@@ -199,8 +242,8 @@ function totalsOf(row: TotalsRow | undefined, batchesMissing: number): Static<ty
     flowsResent: Number(row?.flows_resent ?? 0),
     flowsRefused: Number(row?.flows_refused ?? 0),
     flowsDroppedAtSource: Number(row?.flows_dropped_at_source ?? 0),
-    delayMsP50: delayOrNull(row?.delay_p50_ms ?? null),
-    delayMsP99: delayOrNull(row?.delay_p99_ms ?? null),
+    delayMsP50: delayOrNull(row?.delays_ms[0]),
+    delayMsP99: delayOrNull(row?.delays_ms[1]),
   };
 }
 
@@ -210,8 +253,9 @@ function agentOf(row: AgentRow): Static<typeof LedgerAnswer>['agents'][number] {
     cluster: row.cluster_name,
     node: row.node_name,
     source: row.kind,
-    silent: row.is_silent === 1,
+    state: row.state,
     lastReceived: isoMsOrNull(row.last_ms),
+    samplingRate: row.sampling,
     boots: Number(row.boots),
     batches: Number(row.batches),
     flows: Number(row.flows_received),
@@ -219,6 +263,42 @@ function agentOf(row: AgentRow): Static<typeof LedgerAnswer>['agents'][number] {
     batchesMissing: Number(row.batches_missing),
     flowsDropped: Number(row.flows_dropped),
     flowsRefused: Number(row.flows_refused),
+  };
+}
+
+/** Nodes; of those that seem never to have reported it is looked up whether they did long ago. */
+async function readNodes(
+  context: RouteContext,
+  window: Window,
+  nowS: number,
+  limit: number,
+  signal: AbortSignal,
+): Promise<Pick<Static<typeof LedgerAnswer>, 'nodes' | 'nodesTotal'>> {
+  const rows = await context.ask<NodeRow>(ledgerNodesSql(window, nowS, context.ledger, limit), signal);
+  const unheard = rows
+    .filter(({ state }) => state === 'never-reported')
+    .map(({ cluster_name, node_name }) => ({ cluster: cluster_name, node: node_name }));
+  const before =
+    unheard.length === 0
+      ? []
+      : await context.ask<Pick<NodeRow, 'cluster_name' | 'node_name' | 'last_ms'>>(
+          lastReportsSql(unheard, passedEndS(window, nowS)),
+          signal,
+        );
+  const lastMs = new Map(before.map((row) => [`${row.cluster_name}\n${row.node_name}`, row.last_ms]));
+  return {
+    nodes: rows.map((row) => {
+      const long = lastMs.get(`${row.cluster_name}\n${row.node_name}`);
+      return {
+        cluster: row.cluster_name,
+        node: row.node_name,
+        state: long === undefined ? row.state : 'silent',
+        inInventory: row.is_listed === 1,
+        agents: Number(row.agents),
+        lastReceived: isoMsOrNull(long ?? row.last_ms),
+      };
+    }),
+    nodesTotal: Number(rows[0]?.total ?? 0),
   };
 }
 
@@ -240,16 +320,19 @@ export function ledgerRoutes(app: FastifyInstance, context: RouteContext): void 
       const window = toWindow(request.query, clock);
       const endMs = Math.min(window.untilS === null ? clock.nowMs : window.untilS * 1000, clock.nowMs);
       const limit = request.query.limit ?? 1_000;
-      const [totals, naming, repairs, sources, causes, agents, gaps, completeness] = await Promise.all([
-        context.ask<TotalsRow>(ledgerTotalsSql(window), signal),
-        context.ask<NamingRow>(namingSql(window), signal),
-        context.ask<RepairsRow>(repairsSql(window), signal),
-        readSources(context, signal),
-        context.ask<CauseRow>(ledgerCausesSql(window), signal),
-        context.ask<AgentRow>(ledgerAgentsSql(window, nowS, context.ledger, limit), signal),
-        context.ask<GapRow>(ledgerGapsSql(window, context.ledger, maxGaps), signal),
-        context.completeness(window, signal),
-      ]);
+      const [totals, naming, repairs, sources, causes, agents, nodes, gaps, completeness] = await Promise.all(
+        [
+          context.ask<TotalsRow>(ledgerTotalsSql(window), signal),
+          context.ask<NamingRow>(namingSql(window), signal),
+          context.ask<RepairsRow>(repairsSql(window), signal),
+          readSources(context, signal),
+          context.ask<CauseRow>(ledgerCausesSql(window), signal),
+          context.ask<AgentRow>(ledgerAgentsSql(window, nowS, context.ledger, limit), signal),
+          readNodes(context, window, nowS, limit, signal),
+          context.ask<GapRow>(ledgerGapsSql(window, context.ledger, maxGaps), signal),
+          context.completeness(window, signal),
+        ],
+      );
       return {
         totals: totalsOf(totals[0], completeness.batchesMissing),
         naming: namingOf(naming[0], repairs[0]),
@@ -266,13 +349,16 @@ export function ledgerRoutes(app: FastifyInstance, context: RouteContext): void 
         })),
         agents: agents.map(agentOf),
         agentsTotal: Number(agents[0]?.total ?? 0),
+        ...nodes,
         gaps: gaps.map((row) => ({
           agent: row.agent_name,
           boot: row.boot,
           firstMissing: row.first_missing,
           lastMissing: row.last_missing,
           missing: Number(row.missing),
-          noticed: isoMsOrNull(row.received_ms),
+          noticed: isoMsOrNull(row.noticed_ms),
+          from: isoMsOrNull(row.from_ms),
+          to: isoMsOrNull(row.to_ms),
         })),
         window: windowAnswer(window),
         completeness,
