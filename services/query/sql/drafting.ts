@@ -1,0 +1,89 @@
+/** Judges stored edges by another policy, page by page; only what rollups can't decide is read from single flows. */
+import { type DraftResult, DraftRun } from '../../../lib/draft/draft.ts';
+import { type EdgeRow, IdentityIndex, type SidedSums } from '../../../lib/draft/edges.ts';
+import { Judge } from '../../../lib/draft/judge.ts';
+import type { PolicyDocument } from '../../../schemas/policy.ts';
+import type { RouteContext } from '../context.ts';
+import type { FlowFilter } from '../filters.ts';
+import {
+  allIdentitiesSql,
+  draftFlowsSql,
+  draftPageSql,
+  draftPages,
+  edgesPerStatement,
+  type IdentityRow,
+  identityOfRow,
+  type PackedRow,
+  type PortRows,
+  portRowsSql,
+  unpackRow,
+} from './draft.ts';
+import type { EdgePlan } from './plan.ts';
+
+/** Groups of single flows that are read at most for one draft; edges beyond stay undecided. */
+export const maxFlowGroups = 1_000_000;
+
+export interface Drafting {
+  readonly context: Pick<RouteContext, 'ask'>;
+  readonly filter: FlowFilter;
+  readonly plan: EdgePlan;
+  readonly nowMs: number;
+  readonly signal: AbortSignal;
+}
+
+export interface DraftQuestion {
+  readonly draft: PolicyDocument;
+  readonly against: PolicyDocument | null;
+  readonly limit: number;
+  readonly onUnexplained?: (edge: EdgeRow, sums: SidedSums) => void;
+}
+
+export interface Drafted {
+  readonly result: DraftResult;
+  readonly draft: Judge;
+  readonly against: Judge | null;
+  readonly identities: IdentityIndex;
+}
+
+export async function readIdentities({ context, signal }: Drafting): Promise<IdentityIndex> {
+  const rows = await context.ask<IdentityRow>(allIdentitiesSql, signal);
+  return new IdentityIndex(rows.map(identityOfRow));
+}
+
+/** The pages of a window one after the other; the next one is asked for while this one is judged. */
+async function* pagesOf({ context, filter, plan, signal }: Drafting): AsyncGenerator<EdgeRow[]> {
+  const ports = await context.ask<PortRows>(portRowsSql(filter, plan), signal);
+  const ask = (page: ReturnType<typeof draftPages>[number] | undefined) =>
+    page === undefined ? null : context.ask<PackedRow>(draftPageSql(filter, plan, page), signal);
+  const pages = draftPages(ports);
+  let next = ask(pages[0]);
+  for (let i = 1; next !== null; i++) {
+    const rows = await next;
+    next = ask(pages[i]);
+    // Whoever fails before it is awaited shall not end the process.
+    next?.catch(() => undefined);
+    yield rows.map(unpackRow);
+  }
+}
+
+export async function evaluateDraft(asked: Drafting, question: DraftQuestion): Promise<Drafted> {
+  const { context, filter, plan, nowMs, signal } = asked;
+  const identities = await readIdentities(asked);
+  const draft = new Judge(question.draft, identities, nowMs);
+  const against = question.against === null ? null : new Judge(question.against, identities, nowMs);
+  const run = new DraftRun({ ...question, draft, against });
+  for await (const rows of pagesOf(asked)) run.take(rows);
+  const detail = {
+    process: draft.asksForProcess || against?.asksForProcess === true,
+    dns: draft.asksForNames || against?.asksForNames === true,
+  };
+  const waiting = run.waiting();
+  let left = maxFlowGroups;
+  for (let at = 0; at < waiting.length && left > 0; at += edgesPerStatement) {
+    const some = waiting.slice(at, at + edgesPerStatement);
+    const rows = await context.ask<PackedRow>(draftFlowsSql(filter, plan, some, detail, left), signal);
+    left -= rows.length;
+    run.takeFlows(rows.map(unpackRow));
+  }
+  return { result: run.finish(), draft, against, identities };
+}
