@@ -42,11 +42,8 @@ export class PolicyTimeline {
     return this.#documents;
   }
 
-  /**
-   * Takes a version in. Of two documents with one version the first stays. `engine` spares compiling where the version is
-   * the newest.
-   */
-  add(document: PolicyDocument, engine: PolicyEngine | null = null): boolean {
+  /** Takes a version in. Of two documents with one version the first stays. Returns whether it is this one. */
+  add(document: PolicyDocument): boolean {
     if (this.#documents.some(({ version }) => version === document.version)) return false;
     this.#documents = [...this.#documents, document].sort((a, b) => a.version - b.version);
     const known = new Map(this.#slots.map((slot) => [slot.document, slot]));
@@ -59,11 +56,23 @@ export class PolicyTimeline {
       return {
         fromMs,
         document: one,
-        engine: one === document ? engine : before?.fromMs === fromMs ? before.engine : null,
+        engine: before?.fromMs === fromMs ? before.engine : null,
       };
     });
     this.#recent = this.#slots.filter((slot) => slot.engine !== null).slice(-maxCompiled);
     return true;
+  }
+
+  /** Since when the newest version is in force. */
+  get newestFromMs(): number {
+    const { newest } = this;
+    return this.#slots.find(({ document }) => document === newest)?.fromMs ?? Number.NEGATIVE_INFINITY;
+  }
+
+  /** Spares compiling: `engine` is the document's as it is when it comes into force. */
+  provide(document: PolicyDocument, engine: PolicyEngine): void {
+    const slot = this.#slots.find((one) => one.document === document);
+    if (slot !== undefined && slot.engine === null) this.#keep(slot, engine);
   }
 
   /** Forgets versions below `version`, which then holds for all time before. */

@@ -3,15 +3,13 @@ import type { Logger } from 'pino';
 import { Compile } from 'typebox/compile';
 import type { Bus, BusMessage } from '../../lib/bus/bus.ts';
 import { rateLimited } from '../../lib/bus/reporter.ts';
-import { Inventory, type InventoryOptions, policySource } from '../../lib/inventory/inventory.ts';
-import { dnsNamesOf } from '../../lib/policy/dns-names.ts';
+import { Inventory, type InventoryOptions } from '../../lib/inventory/inventory.ts';
 import { emptyPolicy } from '../../lib/policy/engine.ts';
-import { PolicyFollower } from '../../lib/policy/follow.ts';
 import { makeLabeller } from '../../lib/policy/profiles.ts';
 import type { PolicyTimeline } from '../../lib/policy/timeline.ts';
 import { InventoryEvent } from '../../schemas/inventory-event.ts';
-import type { PolicyDocument } from '../../schemas/policy.ts';
 import { enrichGroup, topics } from '../../schemas/topics.ts';
+import { LivePolicies } from './live-policies.ts';
 import type { EnrichMetrics } from './metrics.ts';
 import { pause } from './retry.ts';
 
@@ -30,6 +28,8 @@ export interface World {
    * nothing was applied for `waitMs`.
    */
   catchUp(waitMs: number, signal: AbortSignal): Promise<void>;
+  /** Resolves when policies that judge flows which began at or before `beginMs` are compiled. */
+  compiledTo(beginMs: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -74,60 +74,16 @@ function readInventoryEvent(
   return undefined;
 }
 
-/** Makes the DNS names that rules speak of known, so that flows to them have an identity that says the name. */
-class PolicyNames {
-  readonly #inventory: Inventory;
-  /** Keys of names that the inventory itself lists: those are left alone. */
-  readonly #others = new Set<string>();
-  #wanted: ReadonlySet<string> = new Set();
-
-  constructor(inventory: Inventory) {
-    this.#inventory = inventory;
-  }
-
-  /** To be told of each event of the inventory once it is applied. */
-  note(key: string, isGone: boolean): void {
-    if (!key.startsWith('name/')) return;
-    if (isGone) this.#others.delete(key);
-    else this.#others.add(key);
-    const name = key.slice('name/'.length);
-    if (isGone && this.#wanted.has(name)) this.#list(name);
-  }
-
-  use(policy: PolicyDocument): void {
-    const before = this.#wanted;
-    this.#wanted = new Set(dnsNamesOf(policy));
-    for (const name of before) {
-      const key = `name/${name}`;
-      if (!this.#wanted.has(name) && !this.#others.has(key)) this.#inventory.apply(key, null);
-    }
-    for (const name of this.#wanted) if (!before.has(name)) this.#list(name);
-  }
-
-  #list(name: string): void {
-    const key = `name/${name}`;
-    if (this.#others.has(key)) return;
-    const zone = 'outside';
-    this.#inventory.apply(
-      key,
-      { v: 1, type: 'name', name, dns: [name], zone, labels: {}, addresses: [] },
-      policySource,
-    );
-  }
-}
-
 /** Starts following; resolves when everything that is in both topics now has been applied. */
 export async function openWorld(options: WorldOptions): Promise<World> {
   const { bus, log, metrics } = options;
-  const follower = new PolicyFollower();
-  const { policies } = follower;
   const inventory = new Inventory({
     maxIntervalsPerAddress: options.maxIntervalsPerAddress,
     labelsOf: makeLabeller(emptyPolicy.profiles),
     onProblem: problemReporter(options),
   });
 
-  const names = new PolicyNames(inventory);
+  const rules = new LivePolicies(inventory, metrics, log);
   /** For each topic and partition, the next offset to apply. */
   const applied = new Map<string, number>();
   const note = (topic: string, partition: number, messages: readonly BusMessage[]): void => {
@@ -142,42 +98,17 @@ export async function openWorld(options: WorldOptions): Promise<World> {
       const event = value === null ? null : readInventoryEvent(message, value, options);
       if (event === undefined) continue;
       inventory.apply(key, event, headers.source);
-      names.note(key, event === null);
+      rules.names.note(key, event === null);
     }
     metrics.owners.set(inventory.ownerCount);
     metrics.addresses.set(inventory.index.addressCount);
     metrics.identities.set(inventory.identities.list.length);
   };
 
-  const takePolicy = (message: BusMessage): boolean => {
-    try {
-      return follower.take(message);
-    } catch (error) {
-      log.error({ err: error, offset: message.offset }, 'policy left out: the others stay as they are');
-      return false;
-    }
-  };
   const applyPolicy = async (messages: readonly BusMessage[], partition: number): Promise<void> => {
-    let isNew = false;
-    for (const message of messages) isNew = takePolicy(message) || isNew;
-    if (isNew) {
-      const { newest } = policies;
-      const { engine } = policies.at(Math.max(newest.appliedMs, Date.now()));
-      const relabelled = inventory.relabel(makeLabeller(newest.profiles));
-      names.use(newest);
-      metrics.policyVersion.set(newest.version);
-      log.info(
-        {
-          version: newest.version,
-          rules: engine.rules.length,
-          author: newest.author,
-          from: new Date(newest.appliedMs).toISOString(),
-        },
-        'policy in force',
-      );
-      await relabelled;
-    }
+    const isNew = rules.take(messages);
     note(topics.policy, partition, messages);
+    if (isNew) await inventory.relabel(makeLabeller(rules.policies.newest.profiles));
   };
 
   const follow = (
@@ -207,7 +138,8 @@ export async function openWorld(options: WorldOptions): Promise<World> {
   const inventoryTail = await follow(topics.inventory, applyInventory);
   return {
     inventory,
-    policies,
+    policies: rules.policies,
+    compiledTo: (beginMs) => rules.compiledTo(beginMs),
     async catchUp(waitMs, signal) {
       // What a watermark vouches for stands before it on the topic, perhaps in another partition.
       const heard = inventory.snapshotWatermarks();

@@ -130,6 +130,9 @@ export class BlockWriter {
     await this.#catchUp(signal);
     if (signal.aborted) return null;
     const { columns, batches, resolved } = block;
+    let newestMs = 0;
+    for (let row = 0; row < columns.count; row++) newestMs = Math.max(newestMs, columns.startMs[row] ?? 0);
+    await world.compiledTo(newestMs);
     const span = spanOfBlock(columns, world.policies);
     this.#traits.refresh(span.engine);
     const namer = new BlockNamer(columns, batches, resolved, world.inventory, this.#traits);
