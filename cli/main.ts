@@ -13,6 +13,7 @@ import { register as registerRules } from './commands/rules.ts';
 import { register as registerServices } from './commands/services.ts';
 import { register as registerUp } from './commands/up.ts';
 import type { CliDependencies, GlobalOptions } from './dependencies.ts';
+import { register as registerDraft } from './draft/register.ts';
 import { sections } from './sections.ts';
 
 const exitCodeHelp = `
@@ -100,6 +101,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     registerServices(program, dependencies);
     registerAsk(program, dependencies);
     registerRules(program, dependencies);
+    registerDraft(program, dependencies);
     registerLabels(program, dependencies);
     registerRelabel(program, dependencies);
     registerDoctor(program, dependencies);
