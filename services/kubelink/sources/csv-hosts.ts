@@ -1,6 +1,7 @@
 /** Hosts in CSV: one line each, the columns named as the keys of a hosts file. */
+
+import { type CsvRow, csvRows } from '../../../lib/runtime/csv.ts';
 import { nearest } from '../../../lib/runtime/nearest.ts';
-import { type CsvRow, csvRows } from './csv.ts';
 
 /** Columns with one meaning; beside them `label.<key>` and `annotation.<key>`. */
 export const hostColumns = [

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { csvRows } from './csv.ts';
+import { csvRows } from '../../../lib/runtime/csv.ts';
 import { readCsvHosts } from './hosts.ts';
 
 const rowsOf = (text: string) => [...csvRows(text)];
