@@ -8,13 +8,18 @@ import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { pino } from 'pino';
+import { Registry } from 'prom-client';
 import { Default, Parse } from 'typebox/value';
 import type { Bus } from '../lib/bus/bus.ts';
 import { BusConfig } from '../lib/bus/config.ts';
 import { openBus } from '../lib/bus/open.ts';
 import { topicSpecs } from '../lib/bus/topics.ts';
 import { applyLeadMs, currentPolicy, policyHistory, publishPolicy } from '../lib/policy/publish.ts';
+import { StoreConfig } from '../lib/store/config.ts';
+import { openStore } from '../lib/store/open.ts';
 import { topics } from '../schemas/topics.ts';
+import { buildQueryApp } from '../services/query/app.ts';
+import { QueryConfig } from '../services/query/config.ts';
 import { until } from './support/until.ts';
 
 const log = pino({ level: 'silent' });
@@ -111,6 +116,91 @@ describe('a policy', () => {
     for (const name of ['b', 'c', 'd']) await publishPolicy(bus, content(name), 'test');
     const versions = (await policyHistory(bus)).map(({ version }) => version);
     assert.deepEqual([versions.length, versions[0], versions.at(-1)], [101, 3, 103]);
+  });
+});
+
+describe('the API', () => {
+  test('applies a policy, tells of the versions, and goes back; what is wrong is named and changes nothing', async () => {
+    const store = openStore(Parse(StoreConfig, Default(StoreConfig, {})), { log });
+    const bus = await openTestBus('api');
+    const app = await buildQueryApp({
+      config: Parse(QueryConfig, Default(QueryConfig, {})),
+      store,
+      sqlServer: { url: 'http://127.0.0.1:1', database: 'x', username: 'x', password: '' },
+      minuteDays: 30,
+      registry: new Registry(),
+      log,
+      withBus: (work) => work(bus),
+    });
+    const put = (files: Record<string, string>, more: object = {}) =>
+      app.inject({ method: 'PUT', url: '/api/v1/policy', payload: { author: 'ann', files, ...more } });
+    try {
+      assert.deepEqual((await app.inject('/api/v1/policy')).json(), {
+        version: 0,
+        author: '',
+        from: null,
+        policy: {},
+      });
+      const good = {
+        'a.yaml': 'ipLists: [{ name: acme, cidrs: [192.0.2.0/24] }]',
+        'b.yaml': 'services: [{ name: web, ports: [{ port: 443 }] }]',
+      };
+      const first = (await put(good)).json();
+      assert.deepEqual([first.applied, first.version, first.changes.length], [true, 1, 2]);
+      assert.equal((await put(good)).json().applied, false);
+      const wrong = await put({
+        'a.yaml': 'ipLists:\n  - { name: acme, cidrs: [192.0.2.0/99] }\n',
+        'b.yaml': 'servces: []',
+      });
+      assert.equal(wrong.statusCode, 400);
+      assert.match(wrong.json().detail, /^nothing was applied: /);
+      assert.deepEqual(
+        wrong
+          .json()
+          .problems.map(({ file, line }: { file: string; line: number }) => `${file}:${line}`)
+          .sort(),
+        ['a.yaml:2', 'b.yaml:1'],
+      );
+      assert.equal((await put({ 'b.yaml': good['b.yaml'] }, { dryRun: true })).json().changes.length, 1);
+      assert.equal((await app.inject('/api/v1/policy')).json().version, 1);
+      await put({ 'b.yaml': good['b.yaml'] });
+      const { versions } = (await app.inject('/api/v1/policy/versions')).json();
+      assert.deepEqual(
+        versions.map(
+          ({ version, changes }: { version: number; changes: { name: string; change: string }[] }) => [
+            version,
+            changes.map(({ change, name }) => `${change} ${name}`),
+          ],
+        ),
+        [
+          [2, ['removed acme']],
+          [1, []],
+        ],
+      );
+      const back = await app.inject({
+        method: 'POST',
+        url: '/api/v1/policy/rollback',
+        payload: { author: 'bob', version: 1 },
+      });
+      assert.equal(back.json().version, 3);
+      assert.deepEqual(
+        (await app.inject('/api/v1/policy')).json().policy,
+        (await app.inject('/api/v1/policy?version=1')).json().policy,
+      );
+      const missing = await app.inject('/api/v1/policy?version=9');
+      assert.equal(missing.statusCode, 404);
+      assert.match(missing.json().detail, /no version 9 of the policy; kept: 1 to 3/);
+      const stranger = await app.inject({
+        method: 'PUT',
+        url: '/api/v1/policy',
+        remoteAddress: '192.0.2.9',
+        payload: { author: 'x', files: good },
+      });
+      assert.equal(stranger.statusCode, 403);
+    } finally {
+      await app.close();
+      await store.close();
+    }
   });
 });
 

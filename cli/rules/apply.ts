@@ -6,10 +6,10 @@ import { promisify } from 'node:util';
 import type { Command } from 'commander';
 import { stringify } from 'yaml';
 import type { Bus } from '../../lib/bus/bus.ts';
+import { type Applied, applyContent, contentOf } from '../../lib/policy/apply.ts';
 import { diffPolicies, type PolicyChange } from '../../lib/policy/diff.ts';
-import { emptyPolicy } from '../../lib/policy/engine.ts';
 import type { LoadResult, PolicyContent } from '../../lib/policy/load.ts';
-import { policyHistory, publishPolicy } from '../../lib/policy/publish.ts';
+import { policyHistory } from '../../lib/policy/publish.ts';
 import { exitCodes, OperatorError } from '../../lib/runtime/exit.ts';
 import { formatTable } from '../../lib/runtime/table.ts';
 import type { PolicyDocument } from '../../schemas/policy.ts';
@@ -46,35 +46,7 @@ export function changeLines(changes: readonly PolicyChange[]): string[] {
   );
 }
 
-export function contentOf({
-  v: _,
-  version: __,
-  author: ___,
-  appliedMs: ____,
-  ...content
-}: PolicyDocument): PolicyContent {
-  return content;
-}
-
 const iso = (ms: number): string => new Date(ms).toISOString();
-
-interface Applied {
-  readonly document: PolicyDocument;
-  readonly changes: readonly PolicyChange[];
-}
-
-/** Publishes what differs from the newest version; null where nothing does. */
-async function applyContent(
-  bus: Bus,
-  content: PolicyContent,
-  author: string,
-  dryRun: boolean,
-): Promise<Applied | null> {
-  const newest = (await policyHistory(bus)).at(-1) ?? emptyPolicy;
-  const changes = diffPolicies(contentOf(newest), content);
-  if (changes.length === 0) return null;
-  return { changes, document: dryRun ? newest : await publishPolicy(bus, content, author) };
-}
 
 function appliedLines({ document, changes }: Applied, isDry: boolean): string[] {
   return [

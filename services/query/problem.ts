@@ -28,6 +28,18 @@ export const Problem = Type.Object(
     parameter: Type.Optional(Type.String({ description: 'The parameter or field that was wrong.' })),
     expected: Type.Optional(Type.String({ description: 'What the parameter takes.' })),
     code: Type.Optional(Type.String({ description: 'Name of the error in ClickHouse.' })),
+    problems: Type.Optional(
+      Type.Array(
+        Type.Object({
+          file: Type.String(),
+          line: Type.Integer({ description: 'From 1; 0 for the whole file.' }),
+          column: Type.Integer(),
+          at: Type.String({ description: 'Place in the document: rulesets[0].rules[2].to' }),
+          message: Type.String(),
+        }),
+        { description: 'Everything that is wrong with files that were sent.' },
+      ),
+    ),
   },
   { $id: 'Problem', description: 'An error as RFC 9457 describes it.' },
 );
@@ -53,6 +65,7 @@ export interface ProblemExtra {
   readonly parameter?: string;
   readonly expected?: string;
   readonly code?: string;
+  readonly problems?: Problem['problems'];
   /** Seconds for Retry-After. */
   readonly retryAfterSeconds?: number;
 }
@@ -83,7 +96,7 @@ export function badParameter(parameter: string, given: string, expected: string,
 
 export function problemDocument(error: ProblemError, instance: string): Problem {
   const [status, title] = titles[error.kind];
-  const { parameter, expected, code } = error.extra;
+  const { parameter, expected, code, problems } = error.extra;
   return {
     type: `urn:eastwest:problem:${error.kind}`,
     title,
@@ -93,5 +106,6 @@ export function problemDocument(error: ProblemError, instance: string): Problem 
     ...(parameter === undefined ? {} : { parameter }),
     ...(expected === undefined ? {} : { expected }),
     ...(code === undefined ? {} : { code }),
+    ...(problems === undefined ? {} : { problems }),
   };
 }
