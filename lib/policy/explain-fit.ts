@@ -1,5 +1,6 @@
 /** How near one end, or one port, comes to what a rule asks for: nothing missing, or what is missing, in words and as a cost. */
 import type { Actor, IpList, PortSpec, SelectorValue, ServiceRef } from '../../schemas/policy.ts';
+import { isIcmp, protocolNumbers } from './compile.ts';
 import type { BlockEntry } from './conditions.ts';
 import {
   type CompiledSelector,
@@ -187,7 +188,7 @@ export interface PortTest {
 /** `5432/tcp`, `icmp type 8 code 0`. */
 export function portText({ port, protocol }: Pick<JudgedPort, 'port' | 'protocol'>): string {
   const name = protocolNames[protocol] ?? `protocol ${protocol}`;
-  if (protocol === 1 || protocol === 58) return `${name} type ${port >> 8} code ${port & 255}`;
+  if (isIcmp(protocol)) return `${name} type ${port >> 8} code ${port & 255}`;
   return `${port}/${name}`;
 }
 
@@ -202,10 +203,6 @@ export function specText(spec: PortSpec): string {
   const name = protocol === 'any' ? 'any protocol' : protocol;
   return `${spec.port === undefined ? name : `${spec.port}/${name}`}${process}`;
 }
-
-const protocolNumbers: Readonly<Record<string, number>> = {
-  ...Object.fromEntries(Object.entries(protocolNames).map(([number, name]) => [name, Number(number)])),
-};
 
 function portsOf({ port, icmpType, icmpCode }: PortSpec): readonly [from: number, to: number] {
   if (icmpType !== undefined) {
@@ -227,7 +224,11 @@ function portTest(service: string | null, spec: PortSpec): PortTest {
     service,
     text,
     fit(asked) {
-      const rightProtocol = protocol === 'any' || protocolNumbers[protocol] === asked.protocol;
+      const rightProtocol =
+        protocol === 'any'
+          ? // Types of ICMP are no ports.
+            spec.port === undefined || !isIcmp(asked.protocol)
+          : protocolNumbers[protocol] === asked.protocol;
       const rightPort = asked.port >= from && asked.port <= to;
       if (rightProtocol && rightPort) {
         const rightProcess = spec.process === undefined || (asked.process !== '' && isProcess(asked.process));

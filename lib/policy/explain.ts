@@ -4,6 +4,7 @@
  */
 
 import type { Actor, PolicyDocument, Rule, Ruleset, ServiceRef } from '../../schemas/policy.ts';
+import { boundariesName } from '../../schemas/policy.ts';
 import { ruleId } from '../inventory/ids.ts';
 import { parseAddress } from '../net/address.ts';
 import { BlockSets } from './blocks.ts';
@@ -183,8 +184,8 @@ export class Explainer {
       ...(document.boundaries ?? []).map((boundary) =>
         compile(boundary, {
           name: {
-            id: String(ruleId('boundaries', boundary.name)),
-            ruleset: 'boundaries',
+            id: String(ruleId(boundariesName, boundary.name)),
+            ruleset: boundariesName,
             rule: boundary.name,
             action: 'deny',
             owner: boundary.owner ?? '',

@@ -9,6 +9,7 @@ import {
   verdicts,
 } from '../../schemas/closed-lists.ts';
 import { directions, severities, type Window } from './filters.ts';
+import { portWord } from './ports.ts';
 import { protocolName } from './protocols.ts';
 import { isoSeconds } from './time.ts';
 
@@ -96,6 +97,7 @@ const edge = {
   direction: Type.Enum([...directions]),
   severity: Type.Enum([...severities]),
   dns: nullable('Name that the source asked for, if it was seen.'),
+  explain: nullable('Path that says why it is unexplained, and what a rule would need; null for the rest.'),
   ...sums,
 };
 
@@ -221,12 +223,53 @@ function endOf(row: DescribedRow, side: 'src' | 'dst', sight: Sight): End {
   };
 }
 
-export function edgeOf(row: DescribedRow, source: Sight, destination: Sight, dns: string | null): Edge {
-  return {
-    source: endOf(row, 'src', source),
-    destination: endOf(row, 'dst', destination),
+/** What flows of an edge say beyond its ends. */
+export interface Spoken {
+  readonly dns: string | null;
+  readonly process: string | null;
+}
+
+/** A word that `explain` reads as this end. */
+function endWord({ workload, address, cluster, namespace, identity }: End): string {
+  if (workload === null) return address ?? `identity=${identity}`;
+  const place = cluster === '' ? [namespace] : [cluster, namespace];
+  return [...place.filter((part) => part !== ''), workload].join('/');
+}
+
+function explainPath(
+  edge: Pick<Edge, 'source' | 'destination' | 'port' | 'protocol'>,
+  spoken: Spoken,
+  atS: number,
+): string {
+  const { source, destination, port, protocol } = edge;
+  const isNamed = destination.kind === 'name';
+  const query = new URLSearchParams({
+    source: endWord(source),
+    destination: isNamed ? (spoken.dns ?? destination.name) : endWord(destination),
+    port: portWord(port, protocol),
+    ...(spoken.process === null ? {} : { process: spoken.process }),
+    ...(atS === 0 ? {} : { at: isoSeconds(atS) }),
+  });
+  return `/api/v1/explain?${query}`;
+}
+
+/** `last_seen_s` is 0 where it is not known. */
+export function edgeOf(
+  row: DescribedRow & { readonly last_seen_s: number },
+  sourceSight: Sight,
+  destinationSight: Sight,
+  spoken: Spoken,
+): Edge {
+  const who = {
+    source: endOf(row, 'src', sourceSight),
+    destination: endOf(row, 'dst', destinationSight),
     port: row.port,
     protocol: protocolName(row.protocol_number),
+  };
+  return {
+    ...who,
+    explain: row.verdict_name === 'unexplained' ? explainPath(who, spoken, row.last_seen_s) : null,
+    dns: spoken.dns,
     verdict: row.verdict_name,
     reason: row.reason_name,
     rule:
@@ -235,7 +278,6 @@ export function edgeOf(row: DescribedRow, source: Sight, destination: Sight, dns
         : { id: row.rule_id, ruleset: row.ruleset_name ?? '', name: row.rule_name ?? '' },
     direction: row.direction,
     severity: severities[row.severity] ?? 'none',
-    dns,
     flows: Number(row.c_flows),
     connections: Number(row.c_connections),
     bytesForward: Number(row.c_bytes_forward),

@@ -129,7 +129,8 @@ export async function edgesWithEvidence<R extends SeenRow>(
   const address = (text: string): string => (withSample ? text : '::');
   return rows.map((row) => {
     const found = evidence.get(edgeKeyOf(row));
-    if (found === undefined) return { row, edge: edgeOf(row, unseen, unseen, null), process: null };
+    if (found === undefined)
+      return { row, edge: edgeOf(row, unseen, unseen, { dns: null, process: null }), process: null };
     const source = sightOf(
       names,
       found.src_workload_id,
@@ -144,10 +145,7 @@ export async function edgesWithEvidence<R extends SeenRow>(
       found.dst_how,
       found.dst_sure,
     );
-    return {
-      row,
-      edge: edgeOf(row, source, destination, textOrNull(found.dns)),
-      process: textOrNull(found.process_name),
-    };
+    const spoken = { dns: textOrNull(found.dns), process: textOrNull(found.process_name) };
+    return { row, edge: edgeOf(row, source, destination, spoken), process: spoken.process };
   });
 }

@@ -1,7 +1,7 @@
 /** The policy in force at any moment: the topic `policy` is followed from the first question on, and kept in memory. */
 import type { Bus } from '../../lib/bus/bus.ts';
-import { policyOfMessage } from '../../lib/policy/publish.ts';
-import { type PolicySpan, PolicyTimeline } from '../../lib/policy/timeline.ts';
+import { PolicyFollower } from '../../lib/policy/follow.ts';
+import type { PolicySpan, PolicyTimeline } from '../../lib/policy/timeline.ts';
 import { topics } from '../../schemas/topics.ts';
 import { ProblemError } from './problem.ts';
 
@@ -22,14 +22,12 @@ export interface PoliciesOptions {
 }
 
 interface Following {
-  readonly timeline: PolicyTimeline;
+  readonly policies: PolicyTimeline;
   close(): Promise<void>;
 }
 
 async function follow({ open, onError }: PoliciesOptions): Promise<Following> {
-  const timeline = new PolicyTimeline();
-  /** Keys of the topic and the version each has: the newest alone under `policy`, or one for each version. */
-  const versions = new Map<string, number>();
+  const follower = new PolicyFollower();
   const bus = await open();
   try {
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -37,17 +35,8 @@ async function follow({ open, onError }: PoliciesOptions): Promise<Following> {
       topic: topics.policy,
       onMessages: (_partition, messages) => {
         for (const message of messages) {
-          const key = message.key ?? '';
           try {
-            const document = policyOfMessage(message);
-            if (document !== null) {
-              versions.set(key, document.version);
-              timeline.add(document);
-              continue;
-            }
-            const gone = versions.get(key);
-            versions.delete(key);
-            if (gone !== undefined && ![...versions.values()].includes(gone)) timeline.forgetBelow(gone + 1);
+            follower.take(message);
           } catch (error) {
             onError(error instanceof Error ? error : new Error(String(error)));
           }
@@ -58,7 +47,7 @@ async function follow({ open, onError }: PoliciesOptions): Promise<Following> {
     });
     await promise;
     return {
-      timeline,
+      policies: follower.policies,
       async close() {
         await tail.close();
         await bus.close();
@@ -93,8 +82,8 @@ export function followPolicies(options: PoliciesOptions): Policies {
       signal.addEventListener('abort', stop, { once: true });
       try {
         signal.throwIfAborted();
-        const { timeline } = await Promise.race([started(), late.promise]);
-        return timeline.at(timeMs);
+        const { policies } = await Promise.race([started(), late.promise]);
+        return policies.at(timeMs);
       } catch (error) {
         throw unavailable(error);
       } finally {

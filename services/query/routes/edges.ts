@@ -218,7 +218,7 @@ function connectionsRoute(app: FastifyInstance, context: RouteContext): void {
             row,
             sightOf(names, row.src_workload_id, row.src_address, row.src_how, row.src_sure),
             sightOf(names, row.dst_workload_id, row.dst_address, row.dst_how, row.dst_sure),
-            textOrNull(row.dns),
+            { dns: textOrNull(row.dns), process: textOrNull(row.process_name) },
           ),
           firstSeen: isoOrNull(row.first_seen_s),
           lastSeen: isoOrNull(row.last_seen_s),

@@ -12,7 +12,7 @@ export function labelValue(key: string, bindings: Bindings, alias: string): stri
   return `${alias}.label_values[indexOf(${alias}.label_keys, ${bindings.bind('String', key)})]`;
 }
 
-function termCondition(term: LabelTerm, bindings: Bindings): string {
+export function termCondition(term: LabelTerm, bindings: Bindings): string {
   const set = bindings.bind('Array(String)', term.values);
   return `${term.negated ? 'NOT ' : ''}has(${set}, toString(${labelValue(term.key, bindings, 'identities')}))`;
 }

@@ -1,0 +1,250 @@
+/** Explanations over the HTTP API and on the command line, from rows and a policy made by hand. */
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import type { FastifyInstance } from 'fastify';
+import { pino } from 'pino';
+import { Registry } from 'prom-client';
+import { Default, Parse } from 'typebox/value';
+import { readPolicy } from '../lib/policy/load.ts';
+import { PolicyTimeline } from '../lib/policy/timeline.ts';
+import type { PolicyDocument } from '../schemas/policy.ts';
+import { buildQueryApp } from '../services/query/app.ts';
+import { QueryConfig } from '../services/query/config.ts';
+import { isoSeconds } from '../services/query/time.ts';
+import { identityOf, makeFlows } from './support/query-rows.ts';
+import { openQueryScene, pastMinute, type QueryScene, runCommand } from './support/query-scene.ts';
+
+const hour = 3600;
+const endS = pastMinute();
+const sinceMs = (endS - 8 * hour) * 1000;
+const rows = makeFlows(endS, 7, 600);
+
+const yaml = `
+services:
+  - { name: postgres, ports: [{ port: 5432 }] }
+ipLists:
+  - { name: lab, cidrs: [192.0.2.0/24, '!192.0.2.9'] }
+rulesets:
+  - name: core
+    scope: [{ app: ledger }]
+    owner: team-ledger
+    rules:
+      - { name: payments-to-ledger, from: [{ labels: { app: billing } }, { labels: { app: payments, role: api } }], to: [{ labels: { app: ledger } }], services: [postgres], ticket: NET-1 }
+      - { name: no-dev-to-prod, from: [{ labels: { env: dev } }], to: [{ labels: { env: prod } }], action: deny, services: [postgres] }
+      - { name: metrics, from: [{ labels: { app: payments, env: uat } }], to: [{ labels: { app: ledger } }], services: [{ port: 9100 }] }
+  - name: oracle
+    rules:
+      - { name: old, from: [{ labels: { app: payments } }], to: [{ labels: { app: oracle } }], services: [{ port: 1521 }], expires: 2020-01-31 }
+      - { name: off, from: [{ labels: { app: payments } }], to: [{ labels: { app: oracle } }], services: [{ port: 1521 }], enabled: false }
+      - { name: partner, from: [{ labels: { app: analytics } }], to: [{ dns: api.acme.example }], services: [{ port: 8443 }] }
+      - { name: lab, from: [{ labels: { app: payments } }], to: [{ ipList: lab }], services: [{ port: 443 }] }
+`;
+
+function documentOf(text: string, version: number, appliedMs: number): PolicyDocument {
+  const read = readPolicy(new Map([['policy.yaml', text]]));
+  assert.ok(read.ok, JSON.stringify(read));
+  return { v: 1, version, author: 'test', appliedMs, ...read.policy };
+}
+
+/** Version 1 had one rule more; version 2 is in force since three hours. */
+const changedMs = (endS - 3 * hour) * 1000;
+const timeline = new PolicyTimeline();
+timeline.add(documentOf(yaml.replace(', enabled: false', ''), 1, sinceMs));
+timeline.add(documentOf(yaml, 2, changedMs));
+
+interface Entry {
+  index: number;
+  text: string;
+}
+interface Explained {
+  at: string;
+  source: {
+    meant: string;
+    candidates: {
+      workload: string | null;
+      labels: Record<string, string>;
+      kind: string;
+      address: string | null;
+      there: boolean;
+    }[];
+    notes: string[];
+    total: number;
+  };
+  destination: Explained['source'];
+  port: number;
+  protocol: string;
+  policy: { version: number };
+  verdict: string;
+  reason: string;
+  rule: {
+    ruleset: string;
+    rule: string;
+    scope: Entry[] | null;
+    from: Entry;
+    to: Entry;
+    service: string | null;
+    ports: string;
+    ticket: string;
+  } | null;
+  also: { rule: string }[];
+  near: { ruleset: string; rule: string; gaps: { kind: string; text: string }[]; distance: number }[];
+  hint: { text: string; yaml: string | null } | null;
+  outcomes: { verdict: string; pairs: number }[];
+}
+
+let scene: QueryScene;
+let app: FastifyInstance;
+let url: string;
+
+before(async () => {
+  scene = await openQueryScene(rows, sinceMs);
+  app = await buildQueryApp({
+    config: Parse(QueryConfig, Default(QueryConfig, {})),
+    store: scene.store,
+    sqlServer: scene.sqlServer,
+    minuteDays: 30,
+    registry: new Registry(),
+    log: pino({ level: 'silent' }),
+    policies: { at: async (timeMs) => timeline.at(timeMs), close: async () => {} },
+  });
+  await app.listen({ host: '127.0.0.1', port: 0 });
+  url = app.listeningOrigin;
+});
+after(async () => {
+  await app?.close();
+  await scene?.close();
+});
+
+async function explain(source: string, destination: string, port: string, more = ''): Promise<Explained> {
+  const query = new URLSearchParams({ source, destination, port });
+  const answer = await app.inject(`/api/v1/explain?${query}${more}`);
+  assert.equal(answer.statusCode, 200, answer.body);
+  return answer.json<Explained>();
+}
+const gapsOf = ({ near }: Explained): string[] =>
+  near.map(({ ruleset, rule, gaps }) => `${ruleset}/${rule}: ${gaps.map(({ text }) => text).join('; ')}`);
+
+describe('an allowed connection', () => {
+  test('is explained by its rule and the way through it, whatever its ends are called by', async () => {
+    for (const [source, destination] of [
+      ['payments-api-1', 'ledger-db-0'],
+      ['payments-prod/payments-api-1', 'c1/ledger-prod/ledger-db-0'],
+      ['uid-payments-api-2', '10.244.1.20'],
+      ['app=payments,role=api', 'app=ledger'],
+      [`identity=${identityOf('payments')}`, `identity=${identityOf('ledger')}`],
+    ] as const) {
+      const answer = await explain(source, destination, '5432');
+      assert.deepEqual([answer.verdict, answer.reason], ['allowed', 'rule'], source);
+      const { ruleset, rule, scope, from, to, service, ports, ticket } = answer.rule ?? assert.fail();
+      assert.deepEqual(
+        { ruleset, rule, scope, from, to, service, ports, ticket },
+        {
+          ruleset: 'core',
+          rule: 'payments-to-ledger',
+          scope: [{ index: 0, text: 'app=ledger' }],
+          from: { index: 1, text: 'app=payments,role=api' },
+          to: { index: 0, text: 'app=ledger' },
+          service: 'postgres',
+          ports: '5432/tcp',
+          ticket: 'NET-1',
+        },
+      );
+      assert.deepEqual([answer.near, answer.hint], [[], null]);
+    }
+  });
+});
+
+describe('an unexplained connection', () => {
+  test('names the rule that covers another port', async () => {
+    const answer = await explain('payments-api-1', 'ledger-db-0', '5433');
+    assert.deepEqual([answer.verdict, answer.reason], ['unexplained', 'port-not-covered']);
+    assert.equal(gapsOf(answer)[0], 'core/payments-to-ledger: covers 5432/tcp, not 5433/tcp');
+    assert.match(
+      answer.hint?.text ?? '',
+      /core\/payments-to-ledger \(owner: team-ledger\) comes nearest: add 5433\/tcp/,
+    );
+  });
+  test('names the rule whose labels differ in one value', async () => {
+    const answer = await explain('payments-api-1', 'ledger-db-0', '9100/tcp');
+    assert.ok(
+      gapsOf(answer).includes('core/metrics: source: right app, but env=uat only (source has env=prod)'),
+      gapsOf(answer).join('\n'),
+    );
+  });
+  test('names rules that expired or are disabled first', async () => {
+    const answer = await explain('payments-api-1', 'ora-7', '1521');
+    assert.deepEqual(gapsOf(answer).slice(0, 2), ['oracle/off: disabled', 'oracle/old: expired 2020-01-31']);
+  });
+  test('says what a rule would need, as YAML that the check takes', async () => {
+    const answer = await explain('analytics-worker-1', 'payments-api-1', '8080');
+    assert.equal(answer.reason, 'no-rule');
+    const read = readPolicy(new Map([['hint.yaml', answer.hint?.yaml ?? '']]));
+    assert.ok(read.ok, JSON.stringify(read));
+    assert.deepEqual(read.policy.rulesets[0]?.rules[0]?.services, [{ port: 8080 }]);
+  });
+});
+
+test('the policy is that of the moment', async () => {
+  const before = await explain('payments-api-1', 'ora-7', '1521', `&at=${isoSeconds(endS - 4 * hour)}`);
+  assert.deepEqual([before.policy.version, before.verdict, before.rule?.rule], [1, 'allowed', 'off']);
+  const now = await explain('payments-api-1', 'ora-7', '1521');
+  assert.deepEqual([now.policy.version, now.verdict], [2, 'unexplained']);
+});
+
+test('an address that two clusters have is explained for both', async () => {
+  const answer = await explain('10.244.0.11', 'ledger-db-0', '5432');
+  assert.deepEqual(answer.source.candidates.map((one) => one.workload).sort(), [
+    'analytics-worker-1',
+    'payments-api-1',
+  ]);
+  assert.deepEqual(new Set(answer.outcomes.map(({ verdict }) => verdict)), new Set(['allowed', 'denied']));
+});
+
+test('a DNS name is who the policy lists, or who flows to it reached', async () => {
+  const listed = await explain('analytics-worker-1', 'api.acme.example', '443');
+  assert.equal(listed.destination.candidates[0]?.kind, 'name');
+  assert.deepEqual(gapsOf(listed)[0], 'oracle/partner: covers 8443/tcp, not 443/tcp');
+  const allowed = await explain('analytics-worker-1', 'API.acme.example.', '8443');
+  assert.deepEqual([allowed.verdict, allowed.rule?.to.text], ['allowed', 'api.acme.example']);
+});
+
+test('an address that nobody had is judged as what lists and ranges say of it', async () => {
+  const held = await explain('payments-api-1', '192.0.2.7', '443');
+  assert.deepEqual([held.verdict, held.rule?.to.text], ['allowed', 'ip-list lab']);
+  const leftOut = await explain('payments-api-1', '192.0.2.9', '443');
+  assert.deepEqual([leftOut.verdict, leftOut.reason], ['unexplained', 'unknown-destination']);
+  assert.ok(
+    gapsOf(leftOut).includes('oracle/lab: ip-list lab only (destination is 192.0.2.9)'),
+    gapsOf(leftOut).join(),
+  );
+});
+
+test('labels that nobody has yet are judged as they are, and misspelt ones are pointed out', async () => {
+  const answer = await explain('app=paymnts,role=api', 'app=ledger', '5432');
+  assert.equal(answer.verdict, 'unexplained');
+  assert.ok(
+    answer.source.notes.some((note) => note.includes('app=payments')),
+    answer.source.notes.join(),
+  );
+  const planned = await explain('app=payments,role=api,env=uat', 'app=ledger', '9100');
+  assert.deepEqual([planned.verdict, planned.rule?.rule], ['allowed', 'metrics']);
+});
+
+describe('every unexplained row', () => {
+  for (const path of ['connections', 'edges', 'unknown', 'coverage']) {
+    test(`of ${path} has a link to its explanation`, async () => {
+      const answer = await app.inject(`/api/v1/${path}?since=7h${path === 'coverage' ? '' : '&limit=12'}`);
+      const body = answer.json<{ items?: Row[]; uncovered?: Row[] }>();
+      type Row = { verdict: string; explain: string | null; source: { labels: Record<string, string> } };
+      const items = body.items ?? body.uncovered ?? [];
+      assert.ok(items.some(({ verdict }) => verdict === 'unexplained'));
+      for (const { verdict, explain: link, source } of items) {
+        assert.equal(link === null, verdict !== 'unexplained');
+        if (link === null) continue;
+        const explained = await app.inject(link);
+        assert.equal(explained.statusCode, 200, `${link}: ${explained.body}`);
+        assert.deepEqual(explained.json<Explained>().source.candidates[0]?.labels, source.labels, link);
+      }
+    });
+  }
+});
