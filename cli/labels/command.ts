@@ -1,10 +1,9 @@
 /** `eastwest labels check`: reads the files, prints what they get. */
-import { readdir, readFile, stat } from 'node:fs/promises';
-import { join, relative } from 'node:path';
 import { currentPolicy } from '../../lib/policy/publish.ts';
 import { exitCodes, OperatorError } from '../../lib/runtime/exit.ts';
 import type { Profile } from '../../schemas/policy.ts';
 import type { CliDependencies } from '../dependencies.ts';
+import { readTexts } from '../manifests/files.ts';
 import { problemLines, readPolicyFolder } from '../policy-folder.ts';
 import { withBus } from '../with-bus.ts';
 import { type CheckProblem, type CheckResult, checkManifests, workloadText } from './check.ts';
@@ -14,43 +13,6 @@ export interface LabelsCheckOptions {
   readonly cluster: string;
   readonly namespace: string;
   readonly json?: boolean;
-}
-
-/** Largest file that is read, bytes, and most files. */
-const maxManifestBytes = 32 * 1024 * 1024;
-const maxManifestFiles = 20_000;
-
-async function manifestFiles(path: string): Promise<string[]> {
-  if ((await stat(path)).isFile()) return [path];
-  const entries = await readdir(path, { recursive: true, withFileTypes: true });
-  return entries
-    .filter((entry) => entry.isFile() && /\.(ya?ml|json)$/.test(entry.name))
-    .map((entry) => join(entry.parentPath, entry.name))
-    .sort();
-}
-
-/** @throws {OperatorError} where there is nothing to read, or too much. */
-async function readTexts(path: string): Promise<Map<string, string>> {
-  const texts = new Map<string, string>();
-  const fail = (message: string): never => {
-    throw new OperatorError(`${path}: ${message}`, exitCodes.usage);
-  };
-  try {
-    const files = await manifestFiles(path);
-    if (files.length === 0) fail('there are no .yaml, .yml or .json files here');
-    if (files.length > maxManifestFiles)
-      fail(`there are ${files.length} files, at most ${maxManifestFiles} are read: name a smaller folder`);
-    for (const file of files) {
-      const { size } = await stat(file);
-      if (size > maxManifestBytes)
-        fail(`${file} has ${size} bytes, at most ${maxManifestBytes} are read: split it`);
-      texts.set(relative(process.cwd(), file) || file, await readFile(file, 'utf8'));
-    }
-  } catch (error) {
-    if (error instanceof OperatorError) throw error;
-    fail(error instanceof Error ? error.message : String(error));
-  }
-  return texts;
 }
 
 async function profilesFor(
