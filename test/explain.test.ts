@@ -248,3 +248,71 @@ describe('every unexplained row', () => {
     });
   }
 });
+
+describe('a question that makes no sense', () => {
+  for (const [query, parameter, detail] of [
+    [
+      'source=payments-api-9&destination=ledger-db-0&port=5432',
+      'source',
+      /no workload ever had this name.*payments-prod\/payments-api-1/,
+    ],
+    [
+      'source=payments-api-1&destination=nowhere.example&port=443',
+      'destination',
+      /no flow of that week asked for it/,
+    ],
+    ['source=payments-api-1&destination=ledger-db-0&port=99999', 'port', /99999.*5432, 53\/udp/],
+    ['source=payments-api-1&destination=ledger-db-0&port=tcp', 'port', /expected a port/],
+    ['source=payments-api-1&destination=ledger-db-0&port=5432&at=yesterday', 'at', /ISO 8601/],
+    ['source=identity=x&destination=ledger-db-0&port=5432', 'source', /identity=1234567/],
+    ['source=payments-api-1&port=5432', 'destination', /missing/],
+    ['source=payments-api-1&destination=ledger-db-0&port=5432&prot=tcp', 'prot', /there is no parameter/],
+  ] as const) {
+    test(`is refused by name: ${query}`, async () => {
+      const answer = await app.inject(`/api/v1/explain?${query}`);
+      assert.equal(answer.statusCode, 400, answer.body);
+      const problem = answer.json<{ type: string; parameter: string; detail: string }>();
+      assert.deepEqual([problem.type, problem.parameter], ['urn:eastwest:problem:bad-parameter', parameter]);
+      assert.match(problem.detail, detail);
+    });
+  }
+});
+
+describe('the commands', () => {
+  const run = (...args: string[]) => runCommand(args, { EASTWEST_URL: url, NO_COLOR: '1' });
+
+  test('explain a connection, and fail a pipeline when asked to', async () => {
+    const shown = await run('explain', 'payments-api-1', 'ledger-db-0', '5433', '--fail-on', 'unexplained');
+    assert.equal(shown.code, 3, shown.stderr);
+    assert.match(shown.stdout, /5433\/tcp is unexplained: port-not-covered/);
+    assert.match(
+      shown.stdout,
+      /core\/payments-to-ledger +allow +covers 5432\/tcp, not 5433\/tcp +team-ledger/,
+    );
+    const allowed = await run(
+      'explain',
+      'payments-api-1',
+      'ledger-db-0',
+      '5432',
+      '--fail-on',
+      'unexplained,denied',
+    );
+    assert.equal(allowed.code, 0, allowed.stderr);
+    assert.match(allowed.stdout, /from +app=payments,role=api \(entry 2\)/);
+  });
+  test('print the command that explains the first unexplained row, and it works', async () => {
+    const { stderr } = await run('unknown', '--since', '7h');
+    const [, command = ''] = /what a rule would need: npx eastwest (.*)/.exec(stderr) ?? assert.fail(stderr);
+    const explained = await run(...command.split(' '));
+    assert.equal(explained.code, 0, explained.stderr);
+    assert.match(explained.stdout, /is unexplained/);
+  });
+  test('say what was looked for and what is near', async () => {
+    const { code, stderr } = await run('explain', 'payment-api-1', 'ledger-db-0', '5432');
+    assert.equal(code, 2);
+    assert.match(
+      stderr,
+      /source is "payment-api-1": no workload ever had this name or uid; near it: payments-prod\/payments-api-1/,
+    );
+  });
+});

@@ -15,7 +15,7 @@ import {
   rules,
   workloadOf,
 } from './support/query-rows.ts';
-import { openQueryScene, pastMinute, type QueryScene } from './support/query-scene.ts';
+import { openQueryScene, pastMinute, type QueryScene, runCommand } from './support/query-scene.ts';
 
 const hour = 3600;
 const endS = pastMinute();
@@ -206,4 +206,88 @@ describe('hits of rules', () => {
         assert.deepEqual([item.usage, item.connections, item.firstHit], ['unused', 0, null], item.name);
     });
   }
+});
+
+describe('rules', () => {
+  test('say whether they can speak, and since when nothing needed them', async () => {
+    const { items, keptSince } = await ask(`?since=${isoSeconds(endS - 7 * hour)}`);
+    const of = (name: string): RuleAnswer => items.find((item) => item.name === name) ?? assert.fail(name);
+    assert.deepEqual(Object.fromEntries(items.map(({ name, state }) => [name, state])), {
+      'payments-to-ledger': 'active',
+      'no-dev-to-prod': 'active',
+      'was-there': 'removed',
+      'switched-off': 'disabled',
+      'ran-out': 'expired',
+      'never-needed': 'active',
+      'long-ago': 'active',
+      'by-the-dead': 'active',
+    });
+    assert.deepEqual([of('was-there').policy, of('never-needed').lastHitEver], [1, null]);
+    assert.deepEqual([of('long-ago').lastHit, of('long-ago').lastHitEver], [null, isoSeconds(former.time)]);
+    assert.equal(Date.parse(of('long-ago').since), sinceMs + hour * 1000);
+    assert.ok(keptSince !== null && Date.parse(keptSince) <= former.time * 1000);
+  });
+
+  test('that nothing alive used are found by their usage', async () => {
+    const since = isoSeconds(endS - 7 * hour);
+    const { items, total } = await ask(`?since=${since}&usage=unused|gone&state=active`);
+    assert.deepEqual(
+      items.map(({ name, usage }) => [name, usage]),
+      [
+        ['by-the-dead', 'gone'],
+        ['long-ago', 'unused'],
+        ['never-needed', 'unused'],
+        ['no-dev-to-prod', 'gone'],
+      ],
+    );
+    assert.equal(total, items.length);
+  });
+
+  test('are paged and sorted by their hits', async () => {
+    const since = isoSeconds(endS - 7 * hour);
+    const all = await ask(`?since=${since}&sort=connections`);
+    const counts = all.items.map(({ connections }) => connections);
+    assert.deepEqual(
+      counts,
+      counts.toSorted((a, b) => b - a),
+    );
+    const found: string[] = [];
+    let next: string | null = '';
+    while (next !== null) {
+      const page: RulesAnswer = await ask(
+        `?since=${since}&sort=connections&limit=3${next && `&cursor=${next}`}`,
+      );
+      found.push(...page.items.map(({ id }) => id));
+      next = page.next;
+    }
+    assert.deepEqual(
+      found,
+      all.items.map(({ id }) => id),
+    );
+  });
+
+  test('of a wrong kind are refused by name', async () => {
+    for (const [query, parameter] of [
+      ['usage=dead', 'usage'],
+      ['state=on', 'state'],
+      ['sort=hits', 'sort'],
+    ] as const) {
+      const answer = await scene.app.inject(`/api/v1/rules?${query}`);
+      assert.equal(answer.statusCode, 400);
+      assert.equal(answer.json<{ parameter: string }>().parameter, parameter);
+    }
+  });
+
+  test('are listed on the command line, and fail a pipeline when asked to', async () => {
+    await scene.app.listen({ host: '127.0.0.1', port: 0 });
+    const environment = { EASTWEST_URL: scene.app.listeningOrigin, NO_COLOR: '1' };
+    const list = await runCommand(['rules', 'list', '--since', '8h'], environment);
+    assert.equal(list.code, 0, list.stderr);
+    assert.match(list.stdout, /core\/payments-to-ledger +allow +active +used/);
+    const unused = await runCommand(['rules', 'unused', '--fail-on-findings'], environment);
+    assert.equal(unused.code, 3, unused.stderr);
+    assert.match(unused.stdout, /core\/never-needed +allow +active +never since/);
+    assert.match(unused.stdout, /core\/by-the-dead +allow +active +only workloads that are no more used it/);
+    assert.doesNotMatch(unused.stdout, /long-ago/);
+  });
 });

@@ -36,6 +36,8 @@ export interface Edge {
   readonly direction: string;
   readonly severity: string;
   readonly dns: string | null;
+  /** Path that explains it; null where a rule speaks of it. */
+  readonly explain: string | null;
   readonly pending: number;
   readonly connections: number;
   readonly bytesForward: number;

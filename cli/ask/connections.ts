@@ -1,6 +1,7 @@
 /** `eastwest unknown`, `connections` and `edges`. */
 import { exitCodes } from '../../lib/runtime/exit.ts';
 import type { Edge, List, Seen } from './answers.ts';
+import { explainCommand } from './explain-command.ts';
 import { type FlowOptions, flowParameters } from './options.ts';
 import { listText, type Screen } from './screen.ts';
 import { start } from './start.ts';
@@ -107,6 +108,8 @@ export async function unknown(options: UnknownOptions): Promise<number> {
       );
     explainMarks(screen, answer.items);
     screen.note(listText(answer, 'unexplained'));
+    const link = answer.items[0]?.explain ?? null;
+    if (link !== null) screen.note(`why the first, and what a rule would need: ${explainCommand(link)}`);
     if (answer.completeness !== undefined) screen.completeness(answer.completeness);
   }
   return options.failOnFindings === true && answer.total > 0 ? exitCodes.findings : exitCodes.ok;

@@ -3,6 +3,7 @@ import { type Command, Option } from 'commander';
 import type { CliDependencies } from '../dependencies.ts';
 import type { UnknownOptions } from './connections.ts';
 import type { CoverageOptions } from './coverage.ts';
+import type { ExplainOptions } from './explain.ts';
 import type { AlertOptions, WorkloadOptions } from './inventory.ts';
 import type { LedgerOptions } from './ledger.ts';
 import {
@@ -13,6 +14,7 @@ import {
   type FlowOptions,
 } from './options.ts';
 import type { PutOptions } from './put.ts';
+import type { RulesOptions } from './rules.ts';
 import type { SqlOptions } from './sql.ts';
 
 const verdictOption = () =>
@@ -42,6 +44,50 @@ function registerConnections(program: Command, dependencies: Pick<CliDependencie
     .option('--step <duration>', 'adds a series: 5m, 1h, 1d')
     .option('--top <count>', 'how many unexplained edges to list (10 when absent)')
     .action(async (options: CoverageOptions) => (await import('./coverage.ts')).coverage(options));
+}
+
+function registerExplain(program: Command, dependencies: Pick<CliDependencies, 'exit'>): void {
+  addAskOptions(program.command('explain'))
+    .argument('<source>', 'workload (name, namespace/name, uid), labels (app=payments,role=api), or address')
+    .argument('<destination>', 'the same, or a DNS name')
+    .argument('<port>', '5432, 53/udp, icmp:8:0')
+    .description('why a connection is allowed, denied or unexplained, and what a rule would need')
+    .option('--at <time>', 'by the policy and for the ends of then: 24h ago, or ISO 8601 (now when absent)')
+    .option('--process <name>', "process on the reporter's side, for rules that ask for one")
+    .option('--fail-on <verdicts>', 'exit with code 3 for these: unexplained,denied')
+    .action(async (source: string, destination: string, port: string, options: ExplainOptions) => {
+      dependencies.exit(await (await import('./explain.ts')).explain(source, destination, port, options));
+    });
+}
+
+/** Adds to `eastwest rules` what asks the HTTP API. */
+export function registerRuleQuestions(rules: Command, dependencies: Pick<CliDependencies, 'exit'>): void {
+  const addRuleOptions = (command: Command): Command =>
+    addAskOptions(addLimitOption(addWindowOptions(command))).option(
+      '--state <states>',
+      'active, disabled, expired, removed, or several with |',
+    );
+  addRuleOptions(rules.command('list'))
+    .description('list the rules, and what they spoke of')
+    .option('--usage <usages>', 'used, gone (only by what is no more), unused, or several with |')
+    .addOption(
+      new Option('--sort <key>', 'what comes first').choices([
+        'name',
+        'connections',
+        'bytes',
+        'edges',
+        'last_hit',
+      ]),
+    )
+    .action(async (options: RulesOptions) => (await import('./rules.ts')).list(options));
+  addRuleOptions(rules.command('unused'))
+    .description(
+      'list active rules that nothing used since a time (30d when absent), or only what is no more',
+    )
+    .option('--fail-on-findings', 'exit with code 3 when there are any, to stop a pipeline')
+    .action(async (options: RulesOptions) => {
+      dependencies.exit(await (await import('./rules.ts')).unused(options));
+    });
 }
 
 function addWorkloadOptions(command: Command): Command {
@@ -97,6 +143,7 @@ function collect(value: string, before: readonly string[]): readonly string[] {
 /** Adds the commands that ask the HTTP API. */
 export function register(program: Command, dependencies: Pick<CliDependencies, 'exit'>): void {
   registerConnections(program, dependencies);
+  registerExplain(program, dependencies);
   registerInventory(program);
   addAskOptions(addLimitOption(addWindowOptions(program.command('ledger'))))
     .description('what arrived, what is missing, what was dropped, and how late')

@@ -1,14 +1,10 @@
 /** `eastwest rules`: check a policy folder, apply it, list what is in force. */
 import type { Command } from 'commander';
-import { currentPolicy } from '../../lib/policy/publish.ts';
 import { exitCodes } from '../../lib/runtime/exit.ts';
-import { formatTable } from '../../lib/runtime/table.ts';
+import { registerRuleQuestions } from '../ask/register.ts';
 import type { CliDependencies } from '../dependencies.ts';
 import { problemLines, readPolicyFolder } from '../policy-folder.ts';
 import { countsOf, print, registerApply } from '../rules/apply.ts';
-import { withBus } from '../with-bus.ts';
-
-const clientId = 'eastwest-rules';
 
 interface JsonOption {
   readonly json?: boolean;
@@ -37,37 +33,5 @@ export function register(program: Command, dependencies: CliDependencies): void 
 
   registerApply(rules, dependencies);
 
-  rules
-    .command('list')
-    .description('list the rules in force')
-    .option('--json', 'as JSON')
-    .action(async (options: JsonOption) => {
-      const policy = await withBus(dependencies, clientId, currentPolicy);
-      if (policy === null) {
-        print(options.json, { version: 0, rulesets: [] }, [
-          'no policy is in force yet: apply one with `eastwest rules apply <folder>`',
-        ]);
-        return;
-      }
-      const lines = formatTable(
-        [
-          { title: 'RULE' },
-          { title: 'ACTION' },
-          { title: 'OWNER' },
-          { title: 'TICKET' },
-          { title: 'EXPIRES' },
-        ],
-        policy.rulesets.flatMap((ruleset) =>
-          ruleset.rules.map((rule) => [
-            `${ruleset.name}/${rule.name}`,
-            rule.enabled === false || ruleset.enabled === false ? 'disabled' : (rule.action ?? 'allow'),
-            rule.owner ?? ruleset.owner ?? '',
-            rule.ticket ?? '',
-            rule.expires ?? '',
-          ]),
-        ),
-      );
-      const heading = `version ${policy.version} by ${policy.author}, ${new Date(policy.appliedMs).toISOString()}`;
-      print(options.json, policy, [heading, '', ...lines]);
-    });
+  registerRuleQuestions(rules, dependencies);
 }
