@@ -14,6 +14,7 @@ import { register as registerServices } from './commands/services.ts';
 import { register as registerUp } from './commands/up.ts';
 import type { CliDependencies, GlobalOptions } from './dependencies.ts';
 import { register as registerDraft } from './draft/register.ts';
+import { register as registerFirewall } from './firewall/register.ts';
 import { sections } from './sections.ts';
 
 const exitCodeHelp = `
@@ -102,6 +103,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     registerAsk(program, dependencies);
     registerRules(program, dependencies);
     registerDraft(program, dependencies);
+    registerFirewall(program, dependencies);
     registerLabels(program, dependencies);
     registerRelabel(program, dependencies);
     registerDoctor(program, dependencies);

@@ -123,17 +123,17 @@ function isoS(seconds: number): string {
   return new Date(seconds * 1000).toISOString().replace('.000Z', 'Z');
 }
 
-function holderNote({ end, address, state, then, thenUntilMs, now, lastUsedS }: Holder): string | null {
+function holderNote({ end, address, state, before, beforeUntilMs, now, lastUsedS }: Holder): string | null {
   const [first] = now;
-  const until = thenUntilMs === null ? '' : ` until ${isoS(Math.floor(thenUntilMs / 1000))}`;
-  if (state === 'another-app' && then !== null && first !== undefined)
-    return `${end} ${address} was ${whoText(then)}${until}, now it is ${whoText(first)}`;
-  if (state === 'shared' && then !== null)
-    return `${end} ${address} belonged to another app before ${whoText(then)}, and both used the rule`;
-  if (state === 'gone' && then !== null)
-    return `${end} ${address} was ${whoText(then)}${until}, now it is nobody's`;
-  if (state === 'not-used' && lastUsedS === null && first === undefined && then !== null)
-    return `${end} ${address} is nobody's; ${whoText(then)} had it${until}`;
+  const until = beforeUntilMs === null ? '' : ` until ${isoS(Math.floor(beforeUntilMs / 1000))}`;
+  if (state === 'another-app' && before !== null && first !== undefined)
+    return `${end} ${address} was ${whoText(before)}${until}, now it is ${whoText(first)}`;
+  if (state === 'shared' && before !== null)
+    return `${end} ${address} belonged to another app before ${whoText(before)}, and both used the rule`;
+  if (state === 'gone' && before !== null)
+    return `${end} ${address} was ${whoText(before)}${until}, now it is nobody's`;
+  if (state === 'not-used' && lastUsedS === null && first === undefined && before !== null)
+    return `${end} ${address} is nobody's; ${whoText(before)} had it${until}`;
   return null;
 }
 

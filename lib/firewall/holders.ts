@@ -48,9 +48,9 @@ export interface Holder {
   /** Last matching flow, Unix seconds; `null` for none. */
   readonly lastUsedS: number | null;
   /** Who had it at that flow; without a flow, whoever had it last before now. */
-  readonly then: Who | null;
+  readonly before: Who | null;
   /** When that one gave it up, ms; `null` while it has it, and where that is not known. */
-  readonly thenUntilMs: number | null;
+  readonly beforeUntilMs: number | null;
   readonly now: readonly Who[];
 }
 
@@ -145,8 +145,8 @@ function unusedHolder(
     address: shownText(address),
     state: 'not-used',
     lastUsedS: null,
-    then: former === undefined ? null : whoOf(former, catalogue),
-    thenUntilMs: former?.toMs ?? null,
+    before: former === undefined ? null : whoOf(former, catalogue),
+    beforeUntilMs: former?.toMs ?? null,
     now: now.map((interval) => whoOf(interval, catalogue)),
   };
 }
@@ -193,8 +193,8 @@ export function holderOf(
     address: shownText(address),
     state: stateOf(former, now, formers),
     lastUsedS: seen.lastS,
-    then: former?.who ?? null,
-    thenUntilMs: former?.untilMs ?? null,
+    before: former?.who ?? null,
+    beforeUntilMs: former?.untilMs ?? null,
     now,
   };
 }

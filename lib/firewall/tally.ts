@@ -204,7 +204,8 @@ export class Tally {
     }
   }
 
-  addFlow(row: FlowRow): void {
+  /** Counts single flows; false where no rule matches. */
+  addFlow(row: FlowRow): boolean {
     const { ruleCount, namedDestination } = this.#matcher;
     const source = this.#set(this.#classOf(row.src_ip, 'source'));
     const direct = [
@@ -230,10 +231,13 @@ export class Tally {
     };
     const src = row.src_workload === '0' ? row.src_ip : noAddress;
     const dst = row.dst_workload === '0' ? row.dst_ip : noAddress;
+    let isMatched = false;
     for (let { rule, isFront } = next(0); rule >= 0; { rule, isFront } = next(rule + 1)) {
       this.#count(rule, row, src, dst, { row, isFront });
+      isMatched = true;
       if (this.#ends(rule)) break;
     }
+    return isMatched;
   }
 
   #count(

@@ -20,6 +20,7 @@ import { coverageRoutes } from './routes/coverage.ts';
 import { draftRoutes } from './routes/drafts.ts';
 import { edgeRoutes } from './routes/edges.ts';
 import { explainRoutes } from './routes/explain.ts';
+import { firewallRoutes } from './routes/firewall.ts';
 import { labelRoutes, type WithBus } from './routes/labels.ts';
 import { ledgerRoutes } from './routes/ledger.ts';
 import { policyRoutes } from './routes/policy.ts';
@@ -27,6 +28,7 @@ import { probeRoutes } from './routes/probes.ts';
 import { putWorkloadsRoute } from './routes/put-workloads.ts';
 import { ruleRoutes } from './routes/rules.ts';
 import { sqlRoutes } from './routes/sql.ts';
+import { suggestionRoutes } from './routes/suggestions.ts';
 import { workloadRoutes } from './routes/workloads.ts';
 
 export interface QueryAppOptions {
@@ -123,6 +125,7 @@ export async function buildQueryApp(options: QueryAppOptions): Promise<FastifyIn
   edgeRoutes(app, context);
   coverageRoutes(app, context);
   draftRoutes(app, context);
+  suggestionRoutes(app, context, options.policies);
   ruleRoutes(app, context, options.policies);
   explainRoutes(app, context, options.policies);
   policyRoutes(app, { config, withBus: options.withBus });
@@ -131,6 +134,7 @@ export async function buildQueryApp(options: QueryAppOptions): Promise<FastifyIn
   putWorkloadsRoute(app, { config, writer: options.putWriter, nowMs });
   labelRoutes(app, { withBus: options.withBus, maxSeconds: config.maxSeconds });
   ledgerRoutes(app, context);
+  firewallRoutes(app, context);
   sqlRoutes(app, { server: options.sqlServer, limits: config.sql, metrics });
   probeRoutes(app, { store, registry });
   app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger());
