@@ -147,10 +147,11 @@ export function makeEnrichment(
   };
   return (traffic, onBlock) => {
     const seen = new SeenBatches(100_000);
+    const home = { partition: 0, partitionCount: 1 };
     const timestampMs = Date.now();
     traffic.messages.forEach(({ agentId, message }, offset) => {
       const busMessage = { offset, timestampMs, key: agentId, value: message, headers: {} };
-      while (builder.take(busMessage, seen) === 'full') send(onBlock);
+      while (builder.take(busMessage, home, seen) === 'full') send(onBlock);
     });
     if (!builder.isEmpty) send(onBlock);
   };

@@ -14,6 +14,7 @@ import { topicSpecs } from '../lib/bus/topics.ts';
 import { migrate } from '../lib/store/migrate.ts';
 import { openStore } from '../lib/store/open.ts';
 import { enrichGroup, topics } from '../schemas/topics.ts';
+import { decodeMark } from '../services/enrich/plan.ts';
 import { startClickHouse } from './support/clickhouse.ts';
 import { feed, publishEstate } from './support/estate-feed.ts';
 import { TruthBook } from './support/estate-truth.ts';
@@ -97,7 +98,7 @@ async function run(busSettings: Record<string, string>, busConfig: BusConfig): P
       async () =>
         (await bus.positions(topics.flows, enrichGroup)).every(
           ({ next, earliest, committed }) =>
-            next === earliest || (committed?.offset === next && committed.metadata === ''),
+            next === earliest || (committed?.offset === next && decodeMark(committed.metadata).plan === null),
         ),
       enrich.output,
     );

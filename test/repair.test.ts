@@ -22,6 +22,7 @@ import type { Store } from '../lib/store/store.ts';
 import { encodeFlowBatch, type Flow } from '../lib/wire/flow-batch.ts';
 import { enrichGroup, topics } from '../schemas/topics.ts';
 import { closeLateRows, offerLateRows } from '../services/enrich/late.ts';
+import { decodeMark } from '../services/enrich/plan.ts';
 import { startClickHouse, type TestClickHouse } from './support/clickhouse.ts';
 import { type ServiceProcess, startService } from './support/service-process.ts';
 import { until } from './support/until.ts';
@@ -199,7 +200,8 @@ describe('flows that come before their inventory', () => {
       30_000,
       async () =>
         (await bus.positions(topics.flows, enrichGroup)).every(
-          ({ next, committed: at }) => next === 0 || (at?.offset === next && at.metadata === ''),
+          ({ next, committed: at }) =>
+            next === 0 || (at?.offset === next && decodeMark(at.metadata).plan === null),
         ),
       () => enrich?.output() ?? '',
     );

@@ -23,6 +23,7 @@ import { openStore } from '../lib/store/open.ts';
 import type { Store } from '../lib/store/store.ts';
 import type { Certainty } from '../schemas/closed-lists.ts';
 import { enrichGroup, topics } from '../schemas/topics.ts';
+import { decodeMark } from '../services/enrich/plan.ts';
 import { startClickHouse } from './support/clickhouse.ts';
 import { feed, publishEstate } from './support/estate-feed.ts';
 import { judgeExact, type StoredRow, TruthBook } from './support/estate-truth.ts';
@@ -128,7 +129,7 @@ async function settled({ bus, store, output }: Pipeline): Promise<void> {
     async () =>
       (await bus.positions(topics.flows, enrichGroup)).every(
         ({ next, earliest, committed }) =>
-          next === earliest || (committed?.offset === next && committed.metadata === ''),
+          next === earliest || (committed?.offset === next && decodeMark(committed.metadata).plan === null),
       ),
     output,
   );

@@ -15,6 +15,8 @@ export interface OutgoingMessage {
   /** `null` is a tombstone: on a compacted topic it removes the key. */
   readonly value: Uint8Array | null;
   readonly headers?: Readonly<Record<string, string>>;
+  /** The partition itself, whatever the key says. */
+  readonly partition?: number;
 }
 
 export interface BusMessage {

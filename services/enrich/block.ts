@@ -11,6 +11,7 @@ import {
 } from '../../lib/wire/columns.ts';
 import type { BatchOutcome, DropCause } from '../../schemas/closed-lists.ts';
 import { type EndAges, endAgesOf, noEndAges } from './ages.ts';
+import { type Home, homeOf } from './home.ts';
 import type { Plan } from './plan.ts';
 import { makeResolvedColumns, type ResolvedColumns } from './resolve.ts';
 import type { NamedBatchRows } from './rows.ts';
@@ -28,6 +29,14 @@ export interface LedgerEntry {
   readonly detail: string;
   /** How long before the end of the interval its written flows ended. */
   readonly endAges: EndAges;
+}
+
+/** A message of an agent that is at home in another partition: it is handed on, and in the ledger from there. */
+export interface MovedMessage {
+  readonly message: BusMessage;
+  readonly agentId: string;
+  /** Where it belongs. */
+  readonly partition: number;
 }
 
 export interface BlockLimits {
@@ -56,6 +65,8 @@ export class BlockBuilder {
   #columns = makeFlowColumns(initialRows);
   #resolved = makeResolvedColumns(0);
   #ledger: LedgerEntry[] = [];
+  #moved: MovedMessage[] = [];
+  #range: Plan | null = null;
   #batches: NamedBatchRows[] = [];
   #byteCount = 0;
   /** Takes whatever comes, whatever the limits: a block that is built again must get all of its range. */
@@ -78,46 +89,50 @@ export class BlockBuilder {
   get ledger(): readonly LedgerEntry[] {
     return this.#ledger;
   }
+  get moved(): readonly MovedMessage[] {
+    return this.#moved;
+  }
   get batches(): readonly NamedBatchRows[] {
     return this.#batches;
   }
   get isEmpty(): boolean {
-    return this.#ledger.length === 0;
+    return this.#range === null;
   }
 
   /** Offsets of the messages taken; null while there are none. */
   get range(): Plan | null {
-    const first = this.#ledger[0];
-    const last = this.#ledger.at(-1);
-    return first === undefined || last === undefined
-      ? null
-      : { from: first.message.offset, to: last.message.offset };
+    return this.#range;
   }
 
   clear(): void {
     clearFlowColumns(this.#columns);
     this.#ledger = [];
+    this.#moved = [];
+    this.#range = null;
     this.#batches = [];
     this.#byteCount = 0;
     this.unlimited = false;
   }
 
   /** Decodes a message into the block. A batch that was seen before, or can't be read, leaves a ledger entry only. */
-  take(message: BusMessage, seen: SeenBatches): TakeResult {
+  take(message: BusMessage, home: Home, seen: SeenBatches): TakeResult {
     const size = message.value?.length ?? 0;
     if (!this.unlimited && !this.isEmpty && this.#byteCount + size > this.#limits.maxBytes) return 'full';
     for (;;) {
-      const outcome = this.#read(message, seen);
+      const outcome = this.#read(message, home, seen);
       if (outcome === 'grow') {
         this.#grow();
         continue;
       }
-      if (outcome === 'taken') this.#byteCount += size;
+      if (outcome === 'taken') {
+        this.#byteCount += size;
+        this.#range = { from: this.#range?.from ?? message.offset, to: message.offset };
+      }
       return outcome;
     }
   }
 
-  #read(message: BusMessage, seen: SeenBatches): TakeResult | 'grow' {
+  #read(message: BusMessage, home: Home, seen: SeenBatches): TakeResult | 'grow' {
     const columns = this.#columns;
     if (message.value === null) {
       this.#note(message, null, 0, 0, 'dead', 'undecodable', 'the message has no value');
@@ -133,6 +148,12 @@ export class BlockBuilder {
       return 'taken';
     }
     const { header, firstRow, rowCount } = result;
+    const partition = homeOf(header.agentId, home);
+    if (partition !== home.partition) {
+      columns.count = firstRow;
+      this.#moved.push({ message, agentId: header.agentId, partition });
+      return 'taken';
+    }
     // From here on every time is by the common clock.
     if (header.clockOffsetMs !== 0) {
       const { startMs } = columns;

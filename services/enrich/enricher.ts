@@ -1,14 +1,16 @@
 /** The enricher: joins the group on `flows` and gives each partition it gets a worker. */
 import type { Logger } from 'pino';
-import type { Bus, PartitionHandler, TopicPartition } from '../../lib/bus/bus.ts';
+import type { Bus, PartitionHandler } from '../../lib/bus/bus.ts';
 import type { Store } from '../../lib/store/store.ts';
 import { enrichGroup, topics } from '../../schemas/topics.ts';
+import { keepAgreement } from './agreement.ts';
 import type { BatchScheme } from './block.ts';
 import type { Catalog } from './catalog.ts';
 import type { EnrichConfig } from './config.ts';
+import { loadSeen } from './home.ts';
 import type { EnrichMetrics } from './metrics.ts';
 import { PartitionWorker } from './partition.ts';
-import { decodePlan } from './plan.ts';
+import { decodeMark } from './plan.ts';
 import { Repairer } from './repair.ts';
 import { pause, retried } from './retry.ts';
 import { SeenBatches } from './sequences.ts';
@@ -31,30 +33,6 @@ export interface EnricherOptions {
 const drainMs = 1500;
 /** Bytes that one call of the bus may hand over. */
 const maxBytesPerCall = 8 * 1024 * 1024;
-
-/**
- * The batches that the ledger has of a partition before `offset`, so that repeats are known. Batches of the planned range
- * itself are left out: after a crash they may be in the ledger already, and are to be written again all the same.
- */
-async function loadSeen(
-  store: Store,
-  at: TopicPartition,
-  offset: number,
-  sinceMs: number,
-  limit: number,
-): Promise<SeenBatches> {
-  const seen = new SeenBatches(limit);
-  const rows = await store.query<{ agent: string; boot: string; sequences: string[] }>(
-    `SELECT agent, boot, arraySort(groupUniqArray(sequence)) AS sequences FROM batches
-     WHERE topic = {topic:String} AND bus_partition = {partition:UInt32} AND bus_offset < {offset:UInt64}
-       AND outcome = 'written' AND received >= fromUnixTimestamp64Milli({since:Int64})
-     GROUP BY agent, boot ORDER BY max(received)`,
-    { topic: at.topic, partition: at.partition, offset, since: sinceMs },
-  );
-  for (const { agent, boot, sequences } of rows)
-    for (const sequence of sequences) seen.add(agent, boot, Number(sequence));
-  return seen;
-}
 
 export interface RunningEnricher {
   /** Whether this one of all enrichers is to do what one has to do for all: it has the first partition. */
@@ -96,13 +74,29 @@ export async function startEnricher(options: EnricherOptions): Promise<RunningEn
   const workers = new Map<number, PartitionWorker>();
   const closing = new AbortController();
 
+  const agreement = keepAgreement({
+    bus,
+    topic: topics.flows,
+    workers,
+    seenAt: (at, home, offset, signal) =>
+      retried(signal, log, 'reading the ledger', () =>
+        loadSeen(store, at, home, offset, Date.now() - config.maxAgeMs, config.maxTrackedBoots),
+      ),
+    log,
+    onFailure: options.onFailure,
+  });
+
   const handler: PartitionHandler = {
     async assigned(at, committed, earliest, lease) {
       const start = Math.max(committed?.offset ?? earliest, earliest);
-      const replay = decodePlan(committed?.metadata ?? '');
-      const seen = await retried(closing.signal, log, 'reading the ledger', () =>
-        loadSeen(store, at, start, Date.now() - config.maxAgeMs, config.maxTrackedBoots),
-      );
+      const mark = decodeMark(committed?.metadata ?? '');
+      // What retention took of the range can't be built again; if nothing of it is left there is nothing to redo.
+      const replay = mark.plan !== null && mark.plan.to >= start ? mark.plan : null;
+      const { partitionCount } = mark;
+      const seen =
+        replay === null
+          ? new SeenBatches(0)
+          : await agreement.seenAt(at, { partition: at.partition, partitionCount }, start, closing.signal);
       if (seen === null) return start;
       await retried(closing.signal, log, 'reading late flows', () => repairer.assigned(at.partition));
       if (replay !== null) {
@@ -110,32 +104,29 @@ export async function startEnricher(options: EnricherOptions): Promise<RunningEn
         log.info({ ...at, replay }, 'a planned block was not committed: it is built again');
       }
       workers.get(at.partition)?.stop();
-      workers.set(
-        at.partition,
-        new PartitionWorker(
-          at,
-          {
-            limits: {
-              maxRows: config.maxBlockRows,
-              maxBytes: config.maxBlockBytes,
-              maxAgeMs: config.maxAgeMs,
-              maxAheadMs: config.maxAheadMs,
-            },
-            lingerMs: config.lingerMs,
-            scheme,
-            // Of this holding of the partition: what is left of an earlier one must not commit for it.
-            commit: (_, position) => lease.commit(position),
-            write: (partition, plan, block, again, signal) =>
-              writer.write(partition, plan, block, again, signal),
-            log,
-            onFailure: options.onFailure,
+      const worker = new PartitionWorker(
+        at,
+        {
+          limits: {
+            maxRows: config.maxBlockRows,
+            maxBytes: config.maxBlockBytes,
+            maxAgeMs: config.maxAgeMs,
+            maxAheadMs: config.maxAheadMs,
           },
-          seen,
-          // What retention took of the range can't be built again; if nothing of it is left there is nothing to redo.
-          replay !== null && replay.to >= start ? replay : null,
-        ),
+          lingerMs: config.lingerMs,
+          scheme,
+          // Of this holding of the partition: what is left of an earlier one must not commit for it.
+          commit: (_, position) => lease.commit(position),
+          write: (partition, plan, block, again, signal) =>
+            writer.write(partition, plan, block, again, signal),
+          log,
+          onFailure: options.onFailure,
+        },
+        { offset: start, partitionCount, seen, replay },
       );
+      workers.set(at.partition, worker);
       metrics.partitions.set(workers.size);
+      void agreement.join(at, worker);
       return start;
     },
     async messages(at, messages) {
@@ -164,6 +155,7 @@ export async function startEnricher(options: EnricherOptions): Promise<RunningEn
       const drained = Promise.all([...workers.values()].map((worker) => worker.drain()));
       await Promise.race([drained, pause(drainMs, closing.signal)]);
       closing.abort();
+      await agreement.close();
       await repairer.stop();
       for (const worker of workers.values()) worker.stop();
       await subscription.close();

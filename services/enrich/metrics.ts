@@ -23,6 +23,11 @@ export function makeMetrics(registry: Registry) {
       labelNames: ['outcome', 'cause'],
       registers,
     }),
+    moved: new Counter({
+      name: 'eastwest_enrich_moved_batches_total',
+      help: 'Batches found in a partition that their agent had before partitions were added, and handed on.',
+      registers,
+    }),
     blocks: new Counter({ name: 'eastwest_enrich_blocks_total', help: 'Blocks inserted.', registers }),
     replays: new Counter({
       name: 'eastwest_enrich_replayed_blocks_total',

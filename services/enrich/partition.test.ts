@@ -6,7 +6,7 @@ import { type BusMessage, type Committed, FencedError } from '../../lib/bus/bus.
 import { encodeFlowBatch } from '../../lib/wire/flow-batch.ts';
 import type { BlockLimits } from './block.ts';
 import { PartitionWorker } from './partition.ts';
-import { decodePlan, insertToken, type Plan } from './plan.ts';
+import { decodeMark, insertToken, type Plan } from './plan.ts';
 import { SeenBatches } from './sequences.ts';
 
 const at = { topic: 'flows', partition: 0 };
@@ -73,13 +73,8 @@ class Outside {
 
   worker(owner: number, onFailure: (error: Error) => void = () => {}, lingerMs = 0): PartitionWorker {
     this.owner = owner;
-    const plan = decodePlan(this.committed.metadata);
-    const seen = new SeenBatches(10);
-    for (const [token, sequences] of this.store) {
-      const from = Number(token.split('/')[2]?.split('-')[0]);
-      if (from < this.committed.offset) for (const sequence of sequences) seen.add('a', 'b', sequence);
-    }
-    return new PartitionWorker(
+    const { plan } = decodeMark(this.committed.metadata);
+    const worker = new PartitionWorker(
       at,
       {
         limits,
@@ -101,9 +96,25 @@ class Outside {
           this.#step();
         },
       },
-      seen,
-      plan,
+      {
+        offset: this.committed.offset,
+        partitionCount: 1,
+        seen: this.#seenBefore(this.committed.offset),
+        replay: plan,
+      },
     );
+    void worker.replayed.then(() => worker.begin(this.#seenBefore(worker.committedTo)));
+    return worker;
+  }
+
+  /** As the ledger has it. */
+  #seenBefore(offset: number): SeenBatches {
+    const seen = new SeenBatches(10);
+    for (const [token, sequences] of this.store) {
+      const from = Number(token.split('/')[2]?.split('-')[0]);
+      if (from < offset) for (const sequence of sequences) seen.add('a', 'b', sequence);
+    }
+    return seen;
   }
 
   get sequences(): number[] {
@@ -157,7 +168,7 @@ test('a planned range is built again exactly, though more has come since', async
   await first.messages([message(0, 1, 1), message(1, 2, 1)]);
   await first.drain();
   assert.deepEqual([...outside.store.keys()], ['flows/0/0-1']);
-  assert.equal(outside.committed.metadata, '{"plan":[0,1]}');
+  assert.equal(outside.committed.metadata, '{"plan":[0,1],"of":1}');
   outside.stepsLeft = Number.POSITIVE_INFINITY;
   const second = outside.worker(2);
   await second.messages([0, 1, 2, 3].map((i) => message(i, i + 1, 1)));

@@ -6,7 +6,8 @@ import type { Logger } from 'pino';
 import { type BusMessage, type Committed, FencedError, type TopicPartition } from '../../lib/bus/bus.ts';
 import { failpoint } from '../../lib/runtime/failpoint.ts';
 import { type BatchScheme, BlockBuilder, type BlockLimits } from './block.ts';
-import { encodePlan, type Plan } from './plan.ts';
+import type { Home } from './home.ts';
+import { encodeMark, type Plan } from './plan.ts';
 import type { SeenBatches } from './sequences.ts';
 
 export interface PartitionDeps {
@@ -34,7 +35,9 @@ export interface PartitionDeps {
 export class PartitionWorker {
   readonly #at: TopicPartition;
   readonly #deps: PartitionDeps;
-  readonly #seen: SeenBatches;
+  /** Which agents are at home here, and their batches that were seen. */
+  #home: Home;
+  #seen: SeenBatches;
   readonly #stop = new AbortController();
   #building: BlockBuilder;
   #spare: BlockBuilder;
@@ -43,12 +46,38 @@ export class PartitionWorker {
   #lingerTimer: NodeJS.Timeout | undefined;
   /** Range that must be written as one block before anything else, after a crash between plan and commit. */
   #replay: Plan | null;
+  /** Settles when the range is committed. */
+  readonly #replayed = Promise.withResolvers<void>();
+  /** While the number of partitions changes nothing is taken, until this settles. */
+  #gate: PromiseWithResolvers<void> | null = null;
+  /** Next offset that is not committed. */
+  #committedTo: number;
 
-  constructor(at: TopicPartition, deps: PartitionDeps, seen: SeenBatches, replay: Plan | null) {
+  /**
+   * Begins at `offset`. A range to `replay` is built at once, by the number of partitions in `home`; other messages are
+   * taken once {@link begin} is called.
+   */
+  constructor(
+    at: TopicPartition,
+    deps: PartitionDeps,
+    start: {
+      readonly offset: number;
+      readonly partitionCount: number;
+      readonly seen: SeenBatches;
+      readonly replay: Plan | null;
+    },
+  ) {
+    const { offset, partitionCount, seen, replay } = start;
     this.#at = at;
     this.#deps = deps;
+    this.#home = { partition: at.partition, partitionCount };
     this.#seen = seen;
     this.#replay = replay;
+    this.#committedTo = offset;
+    if (replay === null) {
+      this.#gate = Promise.withResolvers();
+      this.#replayed.resolve();
+    }
     this.#building = new BlockBuilder(deps.limits, deps.scheme);
     this.#spare = new BlockBuilder(deps.limits, deps.scheme);
     this.#building.unlimited = replay !== null;
@@ -57,17 +86,66 @@ export class PartitionWorker {
   /** Takes messages in offset order; resolves when there is room for more. */
   async messages(messages: readonly BusMessage[]): Promise<void> {
     for (const message of messages) {
-      if (this.#stop.signal.aborted) return;
       if (this.#replay !== null && message.offset > this.#replay.to) await this.#finishReplay();
-      while (this.#building.take(message, this.#seen) === 'full') {
-        await this.#send();
+      for (;;) {
+        while (this.#gate !== null && !this.#stop.signal.aborted) await this.#gate.promise;
         if (this.#stop.signal.aborted) return;
+        if (this.#building.take(message, this.#home, this.#seen) === 'taken') break;
+        await this.#send();
       }
       if (this.#replay !== null && message.offset === this.#replay.to) await this.#finishReplay();
     }
     if (this.#replay !== null || this.#building.isEmpty) return;
     if (this.#building.columns.count >= this.#deps.limits.maxRows) await this.#send();
     else this.#armLinger();
+  }
+
+  /** Signal that ends with this holding of the partition. */
+  get signal(): AbortSignal {
+    return this.#stop.signal;
+  }
+
+  /** Settles when a range that had to be built again is committed. */
+  get replayed(): Promise<void> {
+    return this.#replayed.promise;
+  }
+
+  get home(): Home {
+    return this.#home;
+  }
+
+  /** Next offset of which nothing is committed; meant for when nothing is on its way. */
+  get committedTo(): number {
+    return this.#committedTo;
+  }
+
+  /**
+   * From now on nothing more is taken by the old number of partitions, which everybody may know when this resolves:
+   * what was taken is written, and the new number is committed.
+   */
+  async adopt(partitionCount: number): Promise<void> {
+    await this.#replayed.promise;
+    this.#gate ??= Promise.withResolvers();
+    await this.#send();
+    await this.#onItsWay;
+    if (this.#stop.signal.aborted) return;
+    try {
+      await this.#deps.commit(this.#at, {
+        offset: this.#committedTo,
+        metadata: encodeMark({ plan: null, partitionCount }),
+      });
+      this.#home = { ...this.#home, partitionCount };
+    } catch (error) {
+      if (!(error instanceof FencedError)) throw error;
+      this.stop();
+    }
+  }
+
+  /** Takes messages, by the number of partitions that was adopted last. */
+  begin(seen: SeenBatches): void {
+    this.#seen = seen;
+    this.#gate?.resolve();
+    this.#gate = null;
   }
 
   #armLinger(): void {
@@ -81,7 +159,12 @@ export class PartitionWorker {
   async #finishReplay(): Promise<void> {
     const plan = this.#replay;
     this.#replay = null;
+    // What follows is taken by the number of partitions that is agreed on next.
+    this.#gate ??= Promise.withResolvers();
     if (plan !== null) await this.#send(plan);
+    // Until it is committed nobody can tell from the ledger what was seen.
+    await this.#onItsWay;
+    this.#replayed.resolve();
   }
 
   /** Hands the block that was being built over, once the one before it is committed. */
@@ -102,12 +185,18 @@ export class PartitionWorker {
     const at = this.#at;
     try {
       failpoint('enrich.before-plan');
-      if (!planned) await this.#deps.commit(at, { offset: plan.from, metadata: encodePlan(plan) });
+      const { partitionCount } = this.#home;
+      if (!planned)
+        await this.#deps.commit(at, { offset: plan.from, metadata: encodeMark({ plan, partitionCount }) });
       failpoint('enrich.planned');
       await this.#deps.write(at, plan, block, planned, this.#stop.signal);
       if (this.#stop.signal.aborted) return;
       failpoint('enrich.written');
-      await this.#deps.commit(at, { offset: plan.to + 1, metadata: '' });
+      await this.#deps.commit(at, {
+        offset: plan.to + 1,
+        metadata: encodeMark({ plan: null, partitionCount }),
+      });
+      this.#committedTo = plan.to + 1;
       failpoint('enrich.committed');
     } catch (error) {
       if (this.#stop.signal.aborted) return;
@@ -135,5 +224,7 @@ export class PartitionWorker {
   stop(): void {
     clearTimeout(this.#lingerTimer);
     this.#stop.abort();
+    this.#replayed.resolve();
+    this.#gate?.resolve();
   }
 }

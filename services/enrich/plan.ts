@@ -1,6 +1,8 @@
 /**
- * The plan of a block: which offsets it is made of. It is committed as metadata of the unchanged offset before the block
- * is inserted, so that after any crash exactly this range is built again and inserted under the same token.
+ * What is committed beside an offset. The plan of a block says which offsets it is made of: it is committed with the
+ * unchanged offset before the block is inserted, so that after any crash exactly this range is built again and inserted
+ * under the same token. Beside it stands the number of partitions by which the partition's agents are told from others
+ * (see home.ts): a range is built again by the number it was built by.
  */
 import type { TopicPartition } from '../../lib/bus/bus.ts';
 
@@ -10,24 +12,34 @@ export interface Plan {
   readonly to: number;
 }
 
-export function encodePlan(plan: Plan): string {
-  return JSON.stringify({ plan: [plan.from, plan.to] });
+/** Committed metadata, as the enricher writes it. */
+export interface Mark {
+  /** The block that is on its way; `null`: none. */
+  readonly plan: Plan | null;
+  /** Number of partitions that the partition's owner reckons with; 0: none ever did. */
+  readonly partitionCount: number;
 }
 
-/** The plan in committed metadata; `null` where there is none (or it is not ours). */
-export function decodePlan(metadata: string): Plan | null {
-  if (metadata === '') return null;
+export function encodeMark({ plan, partitionCount }: Mark): string {
+  return JSON.stringify({ ...(plan === null ? {} : { plan: [plan.from, plan.to] }), of: partitionCount });
+}
+
+/** Nothing where the metadata is not ours. */
+export function decodeMark(metadata: string): Mark {
   let value: unknown;
   try {
     value = JSON.parse(metadata);
   } catch {
-    return null;
+    value = null;
   }
-  if (typeof value !== 'object' || value === null || !('plan' in value) || !Array.isArray(value.plan))
-    return null;
-  const [from, to]: unknown[] = value.plan;
-  if (typeof from !== 'number' || typeof to !== 'number' || !(to >= from)) return null;
-  return { from, to };
+  if (typeof value !== 'object' || value === null) return { plan: null, partitionCount: 0 };
+  const partitionCount = 'of' in value && typeof value.of === 'number' ? value.of : 0;
+  return { plan: 'plan' in value ? planOf(value.plan) : null, partitionCount };
+}
+
+function planOf(value: unknown): Plan | null {
+  const [from, to]: unknown[] = Array.isArray(value) ? value : [];
+  return typeof from === 'number' && typeof to === 'number' && to >= from ? { from, to } : null;
 }
 
 /** The token under which the store takes the block of this range once. */

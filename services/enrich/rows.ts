@@ -1,6 +1,5 @@
 /** Turns resolved columns into the Native block of table `flows`. */
 
-import { ruleId } from '../../lib/inventory/ids.ts';
 import type { Inventory } from '../../lib/inventory/inventory.ts';
 import type { PolicyEngine } from '../../lib/policy/engine.ts';
 import {
@@ -93,23 +92,12 @@ function longs(count: number, words: Uint32Array): BigUint64Array {
   return new BigUint64Array(words.buffer, words.byteOffset, count);
 }
 
-/** Ids of an engine's rules as pairs of words, by rule + 1; 0 for none. */
-function ruleWordsOf({ rules }: PolicyEngine): Uint32Array {
-  const words = new Uint32Array((rules.length + 1) * 2);
-  rules.forEach(({ ruleset, rule }, index) => {
-    const id = ruleId(ruleset.name, rule.name);
-    words[index * 2 + 2] = Number(id & 0xffffffffn);
-    words[index * 2 + 3] = Number(id >> 32n);
-  });
-  return words;
-}
-
 function verdictColumns(
   count: number,
   { verdict: packed, judge }: ResolvedColumns,
   engines: readonly PolicyEngine[],
 ): { verdict: Uint8Array; reason: Uint8Array; rule: BigUint64Array; policy: Uint32Array } {
-  const words = engines.map(ruleWordsOf);
+  const words = engines.map((engine) => engine.ruleIdWords);
   const versions = engines.map((engine) => engine.version);
   const verdict = new Uint8Array(count);
   const reason = new Uint8Array(count);

@@ -21,6 +21,13 @@ export class SequenceSet {
     return true;
   }
 
+  /** Adds numbers that are all above those that are there, from the first to the last. */
+  append(from: number, to: number): void {
+    const lastTo = this.#bounds.at(-1);
+    if (lastTo === from - 1) this.#bounds[this.#bounds.length - 1] = to;
+    else this.#bounds.push(from, to);
+  }
+
   /** Disjoint ranges, ascending, both ends included. */
   ranges(): [from: number, to: number][] {
     const out: [number, number][] = [];
@@ -43,6 +50,15 @@ export class SeenBatches {
 
   /** Notes a batch; returns false where it was seen before. */
   add(agentId: string, bootId: string, sequence: number): boolean {
+    return this.#of(agentId, bootId).add(sequence);
+  }
+
+  /** Notes batches that all follow those noted of the boot before. */
+  addRange(agentId: string, bootId: string, from: number, to: number): void {
+    this.#of(agentId, bootId).append(from, to);
+  }
+
+  #of(agentId: string, bootId: string): SequenceSet {
     const key = `${agentId}\n${bootId}`;
     let set = this.#boots.get(key);
     if (set === undefined) {
@@ -56,6 +72,6 @@ export class SeenBatches {
       this.#boots.delete(key);
     }
     this.#boots.set(key, set);
-    return set.add(sequence);
+    return set;
   }
 }

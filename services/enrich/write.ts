@@ -4,7 +4,7 @@ import type { Bus, TopicPartition } from '../../lib/bus/bus.ts';
 import { failpoint } from '../../lib/runtime/failpoint.ts';
 import type { Store } from '../../lib/store/store.ts';
 import { topics } from '../../schemas/topics.ts';
-import type { BlockBuilder, LedgerEntry } from './block.ts';
+import type { BlockBuilder, LedgerEntry, MovedMessage } from './block.ts';
 import type { Catalog } from './catalog.ts';
 import { countFlows } from './counts.ts';
 import { closeLateRows, offerLateRows } from './late.ts';
@@ -98,6 +98,7 @@ export class BlockWriter {
     const { store, metrics } = this.#options;
     const token = insertToken(at, plan);
     await this.#deadLetters(at, block.ledger, signal);
+    await this.#handOn(block.moved, signal);
     if (block.columns.count > 0) {
       const named = await this.#name(block, again, signal);
       if (named === null) return;
@@ -114,13 +115,14 @@ export class BlockWriter {
       await this.#writeRows(at, plan, block, named, again, signal);
       stopTimer();
     }
-    await this.#retry(signal, 'writing the ledger', () =>
-      store.insertRows(
-        'batches',
-        block.ledger.map((entry) => ledgerRow(at, entry)),
-        `${token}#batches`,
-      ),
-    );
+    if (block.ledger.length > 0)
+      await this.#retry(signal, 'writing the ledger', () =>
+        store.insertRows(
+          'batches',
+          block.ledger.map((entry) => ledgerRow(at, entry)),
+          `${token}#batches`,
+        ),
+      );
     if (!signal.aborted) this.#count(block);
   }
 
@@ -233,6 +235,23 @@ export class BlockWriter {
           key: message.key,
           value: message.value,
           headers: { reason: cause, detail, origin: `${at.topic}/${at.partition}/${message.offset}` },
+        })),
+      ),
+    );
+  }
+
+  /** Sends batches of agents that are at home in other partitions there; after a crash again, which counts once there. */
+  async #handOn(moved: readonly MovedMessage[], signal: AbortSignal): Promise<void> {
+    if (moved.length === 0) return;
+    this.#options.metrics.moved.inc(moved.length);
+    await this.#retry(signal, 'handing batches on to another partition', () =>
+      this.#options.bus.append(
+        topics.flows,
+        moved.map(({ message, agentId, partition }) => ({
+          key: agentId,
+          value: message.value,
+          headers: message.headers,
+          partition,
         })),
       ),
     );

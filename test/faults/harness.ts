@@ -17,6 +17,7 @@ import { migrate } from '../../lib/store/migrate.ts';
 import { openStore } from '../../lib/store/open.ts';
 import type { Store } from '../../lib/store/store.ts';
 import { enrichGroup, topics } from '../../schemas/topics.ts';
+import { decodeMark } from '../../services/enrich/plan.ts';
 import type { TestClickHouse } from '../support/clickhouse.ts';
 import type { KafkaForTests } from '../support/kafka.ts';
 import { until } from '../support/until.ts';
@@ -246,7 +247,7 @@ async function rest(room: Room): Promise<void> {
     async () =>
       (await bus.positions(topics.flows, enrichGroup)).every(
         ({ next, earliest, committed }) =>
-          next === earliest || (committed?.offset === next && committed.metadata === ''),
+          next === earliest || (committed?.offset === next && decodeMark(committed.metadata).plan === null),
       ),
     report,
   );

@@ -58,7 +58,10 @@ export class Appender {
   /** Resolves when the messages are on the disk. */
   async append(name: string, messages: readonly OutgoingMessage[]): Promise<void> {
     if (this.#closed) throw new Error('the bus is closed');
-    const topic = this.#catalog.get(name);
+    let topic = this.#catalog.get(name);
+    // Another process may have added it.
+    if (messages.some(({ partition = 0 }) => partition >= topic.partitionIds.length))
+      topic = this.#catalog.get(name, true);
     let bytes = 0;
     for (const message of messages) {
       const size = messageBytes(message);
@@ -127,10 +130,10 @@ export class Appender {
     const nowMs = Date.now();
     for (const { topic, messages } of group) {
       for (const message of messages) {
+        const count = topic.partitionIds.length;
         const partition =
-          message.key === null
-            ? this.#spreader.partition(topic.partitionIds.length)
-            : partitionOf(message.key, topic.partitionIds.length);
+          message.partition ??
+          (message.key === null ? this.#spreader.partition(count) : partitionOf(message.key, count));
         const partitionId = topic.partitionIds[partition];
         if (partitionId === undefined) throw new Error(`topic '${topic.name}' has no partition ${partition}`);
         const offset = nextOffsets.get(partitionId) ?? Number(this.#next.get(partitionId)?.next);

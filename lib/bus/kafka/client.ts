@@ -8,7 +8,7 @@ import type { BusConfig } from '../config.ts';
 const connectionTimeoutMs = 5_000;
 const requestTimeoutMs = 30_000;
 /** New partitions and moved leaders are noticed after this at the latest, ms. */
-const metadataMaxAgeMs = 5_000;
+export const metadataMaxAgeMs = 5_000;
 
 /** @throws {Error} when a TLS file cannot be read or a login is half configured. */
 export function makeKafka(config: BusConfig, clientId: string, log: Logger): Kafka {

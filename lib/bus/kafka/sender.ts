@@ -7,6 +7,7 @@ import kafkajs, { type Kafka, type Message, type Producer } from 'kafkajs';
 import { MessageTooLargeError, type OutgoingMessage } from '../bus.ts';
 import { messageBytes } from '../message-size.ts';
 import { partitionOf, Spreader } from '../partitioner.ts';
+import { metadataMaxAgeMs } from './client.ts';
 
 /** Share of a topic's limit that several messages fill: the rest is for what Kafka adds to each. */
 const batchShare = 0.9;
@@ -158,6 +159,7 @@ export class Sender {
       idempotent: true,
       maxInFlightRequests: 1,
       allowAutoTopicCreation: false,
+      metadataMaxAge: metadataMaxAgeMs,
       createPartitioner:
         () =>
         ({ message, partitionMetadata }) => {
@@ -166,6 +168,9 @@ export class Sender {
             typeof message.key === 'string'
               ? partitionOf(message.key, partitionMetadata.length)
               : spreader.partition(partitionMetadata.length);
+          // kafkajs would leave the message out without a word.
+          if (placed.partition >= partitionMetadata.length)
+            throw new Error(`partition ${placed.partition} is not known to the sender yet`);
           return placed.partition;
         },
       // Bounded by appendTimeoutMs; with the same producer and the same partitions a repetition is no second copy.
@@ -186,9 +191,10 @@ export class Sender {
   }
 }
 
-function toRecord({ key, value, headers }: OutgoingMessage): PlacedMessage {
+function toRecord({ key, value, headers, partition }: OutgoingMessage): PlacedMessage {
   return {
     key,
+    ...(partition === undefined ? {} : { partition }),
     value: value === null ? null : Buffer.from(value.buffer, value.byteOffset, value.byteLength),
     ...(headers === undefined ? {} : { headers: { ...headers } }),
   };
