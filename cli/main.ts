@@ -8,6 +8,7 @@ import { register as registerAsk } from './ask/register.ts';
 import { register as registerConfig } from './commands/config.ts';
 import { register as registerDoctor } from './commands/doctor.ts';
 import { register as registerLabels } from './commands/labels.ts';
+import { register as registerNetworkPolicy } from './commands/networkpolicy.ts';
 import { register as registerRelabel } from './commands/relabel.ts';
 import { register as registerRules } from './commands/rules.ts';
 import { register as registerServices } from './commands/services.ts';
@@ -106,6 +107,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     registerFirewall(program, dependencies);
     registerLabels(program, dependencies);
     registerRelabel(program, dependencies);
+    registerNetworkPolicy(program, dependencies);
     registerDoctor(program, dependencies);
     registerConfig(program, dependencies);
     await program.parseAsync([...argv], { from: 'user' });

@@ -4,9 +4,10 @@ import { exitCodes, OperatorError } from '../../lib/runtime/exit.ts';
 import type { Profile } from '../../schemas/policy.ts';
 import type { CliDependencies } from '../dependencies.ts';
 import { readTexts } from '../manifests/files.ts';
+import { placeText } from '../manifests/objects.ts';
 import { problemLines, readPolicyFolder } from '../policy-folder.ts';
 import { withBus } from '../with-bus.ts';
-import { type CheckProblem, type CheckResult, checkManifests, workloadText } from './check.ts';
+import { type CheckResult, checkManifests, workloadText } from './check.ts';
 
 export interface LabelsCheckOptions {
   readonly policy?: string;
@@ -35,10 +36,6 @@ async function profilesFor(
       exitCodes.usage,
     );
   return { profiles: result.policy.profiles, by: `policy in ${options.policy}` };
-}
-
-function placeText({ file, line, column }: CheckProblem): string {
-  return line === 0 ? file : `${file}:${line}:${column}`;
 }
 
 function resultLines({ workloads, problems }: CheckResult, by: string): string[] {

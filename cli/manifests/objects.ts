@@ -8,6 +8,11 @@ export interface Place {
   readonly column: number;
 }
 
+/** `file:line:column`, as editors know it. */
+export function placeText({ file, line, column }: Place): string {
+  return line === 0 ? file : `${file}:${line}:${column}`;
+}
+
 export interface ManifestProblem extends Place {
   readonly message: string;
 }
@@ -45,6 +50,8 @@ export class ManifestDocument {
   readonly #lines: LineCounter;
   readonly #problems: ManifestProblem[];
   readonly value: unknown;
+  /** Its place among the documents of the file, from 1. */
+  readonly number: number;
 
   constructor(
     file: string,
@@ -52,7 +59,9 @@ export class ManifestDocument {
     value: unknown,
     lines: LineCounter,
     problems: ManifestProblem[],
+    number: number,
   ) {
+    this.number = number;
     this.#file = file;
     this.#root = root;
     this.#lines = lines;
@@ -136,7 +145,7 @@ export function* manifestObjects(
   problems: ManifestProblem[],
 ): Generator<ManifestObject> {
   const lines = new LineCounter();
-  for (const parsed of parseAllDocuments(text, { lineCounter: lines })) {
+  for (const [index, parsed] of parseAllDocuments(text, { lineCounter: lines }).entries()) {
     if (!('errors' in parsed)) continue;
     const [error] = parsed.errors;
     if (error !== undefined) {
@@ -153,7 +162,7 @@ export function* manifestObjects(
       continue;
     }
     if (value === null || value === undefined) continue;
-    yield* objectsAt(new ManifestDocument(file, parsed.contents, value, lines, problems), [], '');
+    yield* objectsAt(new ManifestDocument(file, parsed.contents, value, lines, problems, index + 1), [], '');
   }
 }
 
