@@ -8,7 +8,7 @@ export const libRelations: Readonly<Record<string, readonly string[]>> = {
   inventory: [],
   bus: [],
   store: [],
-  policy: ['bus'],
+  policy: ['bus', 'inventory'],
   networkpolicy: [],
   enforce: ['inventory', 'networkpolicy', 'policy'],
   draft: ['inventory', 'policy'],

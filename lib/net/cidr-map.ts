@@ -13,68 +13,120 @@ export interface CidrMap {
   readonly stacks: readonly (readonly number[])[];
 }
 
-interface Boundary {
-  readonly at: bigint;
-  readonly entry: number;
-  readonly opens: boolean;
-  readonly prefix: number;
+/** The 4 words of a big-endian address. */
+function wordsOf(bytes: Uint8Array): [number, number, number, number] {
+  return [wordAt(bytes, 0), wordAt(bytes, 4), wordAt(bytes, 8), wordAt(bytes, 12)];
 }
 
-function toBigInt(bytes: Uint8Array): bigint {
-  return BigInt(`0x${Buffer.from(bytes.buffer, bytes.byteOffset, 16).toString('hex')}`);
+function lastOf({ base, prefix }: Cidr): Uint8Array {
+  const last = Uint8Array.from(base);
+  for (let bit = prefix; bit < 128; bit++) last[bit >> 3] = (last[bit >> 3] ?? 0) | (0x80 >> (bit & 7));
+  return last;
+}
+
+/** The address after one; null after the last there is. */
+function after(bytes: Uint8Array): Uint8Array | null {
+  const next = Uint8Array.from(bytes);
+  for (let i = 15; i >= 0; i--) {
+    next[i] = ((next[i] ?? 0) + 1) & 255;
+    if (next[i] !== 0) return next;
+  }
+  return null;
+}
+
+/** Entries by where they begin, outer before inner, equal ones in the order given. */
+function inOrder(cidrs: readonly Cidr[]): number[] {
+  const words = new Uint32Array(cidrs.length * 4);
+  for (const [i, { base }] of cidrs.entries()) words.set(wordsOf(base), i * 4);
+  const order = Array.from(cidrs, (_, i) => i);
+  return order.sort((a, b) => {
+    for (let word = 0; word < 4; word++) {
+      const difference = (words[a * 4 + word] ?? 0) - (words[b * 4 + word] ?? 0);
+      if (difference !== 0) return difference;
+    }
+    return (cidrs[a]?.prefix ?? 0) - (cidrs[b]?.prefix ?? 0) || a - b;
+  });
+}
+
+/** Collects segments and distinct stacks. */
+class Segments {
+  readonly #starts: number[] = [0, 0, 0, 0];
+  readonly #stackOf: number[] = [0];
+  readonly #stacks: number[][] = [[]];
+  readonly #known = new Map<string, number>([['', 0]]);
+
+  /** From `start` on, `open` are the blocks around; of several stacks from one address on, the last counts. */
+  begin(start: Uint8Array, open: readonly number[]): void {
+    const key = open.join(',');
+    let stack = this.#known.get(key);
+    if (stack === undefined) {
+      stack = this.#stacks.length;
+      this.#stacks.push([...open]);
+      this.#known.set(key, stack);
+    }
+    const words = wordsOf(start);
+    const before = this.#starts.length - 4;
+    if (words.every((word, i) => this.#starts[before + i] === word)) this.#stackOf[before / 4] = stack;
+    else {
+      this.#starts.push(...words);
+      this.#stackOf.push(stack);
+    }
+  }
+
+  finish(): CidrMap {
+    return {
+      starts: Uint32Array.from(this.#starts),
+      stackOf: Int32Array.from(this.#stackOf),
+      stacks: this.#stacks,
+    };
+  }
+}
+
+/** Blocks that are flattened between two steps. */
+const blocksPerStep = 512;
+
+/** {@link makeCidrMap} in steps, so that whoever runs it can do other things in between. */
+export function* cidrMapSteps(cidrs: readonly Cidr[]): Generator<void, CidrMap> {
+  const order = inOrder(cidrs);
+  yield;
+  const segments = new Segments();
+  const open: { readonly entry: number; readonly last: Uint8Array }[] = [];
+  const entries: number[] = [];
+  const close = (): void => {
+    const closed = open.pop();
+    entries.pop();
+    const next = closed === undefined ? null : after(closed.last);
+    if (next !== null) segments.begin(next, entries);
+  };
+  for (const [i, entry] of order.entries()) {
+    if (i % blocksPerStep === 0) yield;
+    const cidr = cidrs[entry];
+    if (cidr === undefined) continue;
+    for (let top = open.at(-1); top !== undefined && isBefore(top.last, cidr.base); top = open.at(-1))
+      close();
+    open.push({ entry, last: lastOf(cidr) });
+    entries.push(entry);
+    segments.begin(cidr.base, entries);
+  }
+  while (open.length > 0) close();
+  return segments.finish();
+}
+
+function isBefore(a: Uint8Array, b: Uint8Array): boolean {
+  for (let i = 0; i < 16; i++) {
+    const difference = (a[i] ?? 0) - (b[i] ?? 0);
+    if (difference !== 0) return difference < 0;
+  }
+  return false;
 }
 
 /** Flattens blocks; entry numbers in the stacks are indexes into `cidrs`. Equal blocks stack in the order given. */
 export function makeCidrMap(cidrs: readonly Cidr[]): CidrMap {
-  const boundaries: Boundary[] = [];
-  cidrs.forEach(({ base, prefix }, entry) => {
-    const from = toBigInt(base);
-    boundaries.push({ at: from, entry, opens: true, prefix });
-    boundaries.push({ at: from + (1n << BigInt(128 - prefix)), entry, opens: false, prefix });
-  });
-  // At one address: close inner before outer, then open outer before inner.
-  boundaries.sort((a, b) => {
-    if (a.at !== b.at) return a.at < b.at ? -1 : 1;
-    if (a.opens !== b.opens) return a.opens ? 1 : -1;
-    const byPrefix = a.opens ? a.prefix - b.prefix : b.prefix - a.prefix;
-    return byPrefix !== 0 ? byPrefix : a.opens ? a.entry - b.entry : b.entry - a.entry;
-  });
-  const stacks: number[][] = [[]];
-  const known = new Map<string, number>([['', 0]]);
-  const segmentStarts: bigint[] = [0n];
-  const segmentStacks: number[] = [0];
-  const open: number[] = [];
-  const end = 1n << 128n;
-  for (let i = 0; i < boundaries.length; ) {
-    const at = boundaries[i]?.at ?? end;
-    for (
-      let boundary = boundaries[i];
-      boundary !== undefined && boundary.at === at;
-      boundary = boundaries[++i]
-    ) {
-      if (boundary.opens) open.push(boundary.entry);
-      else open.splice(open.lastIndexOf(boundary.entry), 1);
-    }
-    if (at === end) break;
-    const key = open.join(',');
-    let stack = known.get(key);
-    if (stack === undefined) {
-      stack = stacks.length;
-      stacks.push([...open]);
-      known.set(key, stack);
-    }
-    if (segmentStarts.at(-1) === at) segmentStacks[segmentStacks.length - 1] = stack;
-    else {
-      segmentStarts.push(at);
-      segmentStacks.push(stack);
-    }
+  const steps = cidrMapSteps(cidrs);
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done === true) return value;
   }
-  const starts = new Uint32Array(segmentStarts.length * 4);
-  segmentStarts.forEach((start, i) => {
-    for (let word = 0; word < 4; word++)
-      starts[i * 4 + word] = Number((start >> BigInt(96 - 32 * word)) & 0xffffffffn);
-  });
-  return { starts, stackOf: Int32Array.from(segmentStacks), stacks };
 }
 
 function wordAt(bytes: Uint8Array, at: number): number {
@@ -93,11 +145,9 @@ export function findStack(map: CidrMap, bytes: Uint8Array, offset = 0): number {
 }
 
 /** The stack of all addresses of a block; -1 where they have different ones. */
-export function stackOfBlock(map: CidrMap, { base, prefix }: Cidr): number {
-  const last = Uint8Array.from(base);
-  for (let bit = prefix; bit < 128; bit++) last[bit >> 3] = (last[bit >> 3] ?? 0) | (0x80 >> (bit & 7));
-  const segment = findSegment(map, base, 0);
-  return segment === findSegment(map, last, 0) ? (map.stackOf[segment] ?? 0) : -1;
+export function stackOfBlock(map: CidrMap, block: Cidr): number {
+  const segment = findSegment(map, block.base, 0);
+  return segment === findSegment(map, lastOf(block), 0) ? (map.stackOf[segment] ?? 0) : -1;
 }
 
 function findSegment(map: CidrMap, bytes: Uint8Array, offset: number): number {

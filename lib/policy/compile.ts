@@ -4,6 +4,7 @@
  */
 import type { Actor, PolicyDocument, PortSpec, Rule, RuleAction, Ruleset } from '../../schemas/policy.ts';
 import { boundariesName } from '../../schemas/policy.ts';
+import { ruleId } from '../inventory/ids.ts';
 import { BlockSets } from './blocks.ts';
 import { ConditionIndex } from './conditions.ts';
 import { expiryMsOf, labelGroupsOf } from './match.ts';
@@ -49,6 +50,8 @@ export interface CompiledPolicy {
   readonly version: number;
   /** In the order in which they decide: the first rule that matches gives the verdict. */
   readonly rules: readonly CompiledRule[];
+  /** Ids of the rules as pairs of words, low first, by index + 1; 0 for none. */
+  readonly ruleIdWords: Uint32Array;
   readonly nextExpiryMs: number;
   readonly conditions: ConditionIndex;
   readonly blocks: BlockSets;
@@ -56,10 +59,8 @@ export interface CompiledPolicy {
   /** For each condition the rules whose `from` it is one of. */
   readonly fromRules: readonly (readonly number[])[];
   readonly toRules: readonly (readonly number[])[];
-  /** For each condition the needs (see lanes) that it meets. */
+  /** For each condition the needs that it meets: what a lane may need of an end, to be in a scope or in one entry of it. */
   readonly needs: readonly (readonly number[])[];
-  /** Needs that a lane may have of an end: to be in the scope of a ruleset, or in one entry of a scope. */
-  readonly needCount: number;
   /** Needs below are scopes of whole rulesets. */
   readonly scopeCount: number;
   /** Whether a ruleset without scope has everything in its. */
@@ -198,6 +199,7 @@ export function* compileSteps(document: PolicyDocument, nowMs: number): Generato
   const fromRules: number[][] = [];
   const toRules: number[][] = [];
   const rules: CompiledRule[] = [];
+  const ruleIdWords = new Uint32Array((live.length + 1) * 2);
   const firstLane = new Int32Array(live.length + 1);
   const laneRule: number[] = [];
   const sourceNeeds: number[] = [];
@@ -215,6 +217,9 @@ export function* compileSteps(document: PolicyDocument, nowMs: number): Generato
             .flatMap((ref) => (typeof ref === 'string' ? (services.get(ref) ?? []) : [ref]))
             .map((spec) => compilePort(spec, processes));
     rules.push({ ...one, ports });
+    const id = ruleId(one.ruleset.name, rule.name);
+    ruleIdWords[index * 2 + 2] = Number(id & 0xffffffffn);
+    ruleIdWords[index * 2 + 3] = Number(id >> 32n);
     addEnd(rule.from, fromRules, index);
     addEnd(rule.to, toRules, index);
     firstLane[index] = laneRule.length;
@@ -226,11 +231,11 @@ export function* compileSteps(document: PolicyDocument, nowMs: number): Generato
   }
   firstLane[live.length] = laneRule.length;
   yield* conditions.anchor();
-  const blocks = new BlockSets(conditions.blocks);
-  yield;
+  const blocks = yield* BlockSets.steps(conditions.blocks);
   return {
     version: document.version,
     rules,
+    ruleIdWords,
     nextExpiryMs,
     conditions,
     blocks,
@@ -238,7 +243,6 @@ export function* compileSteps(document: PolicyDocument, nowMs: number): Generato
     fromRules,
     toRules,
     needs: needs.byCondition,
-    needCount: needs.count,
     scopeCount,
     isScopeOpen: rulesets.some(({ name, scope }) => scope === undefined && name !== boundariesName),
     firstLane,
@@ -246,24 +250,4 @@ export function* compileSteps(document: PolicyDocument, nowMs: number): Generato
     laneSourceNeed: Int32Array.from(sourceNeeds),
     laneDestinationNeed: Int32Array.from(destinationNeeds),
   };
-}
-
-/** Runs steps to their end. */
-export function finish<T>(steps: Generator<void, T>): T {
-  for (;;) {
-    const { done, value } = steps.next();
-    if (done === true) return value;
-  }
-}
-
-/** Runs steps to their end, and lets the event loop turn after each `sliceMs` of work. */
-export async function finishInSlices<T>(steps: Generator<void, T>, sliceMs: number): Promise<T> {
-  let begin = performance.now();
-  for (;;) {
-    const { done, value } = steps.next();
-    if (done === true) return value;
-    if (performance.now() - begin < sliceMs) continue;
-    await new Promise((resolve) => setImmediate(resolve));
-    begin = performance.now();
-  }
 }

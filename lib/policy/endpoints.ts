@@ -27,26 +27,109 @@ export function bitCount(word: number): number {
   return Math.imul((bits + (bits >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
 }
 
+/** The lanes that a condition opens on one side, by what else they need there. */
+interface Opened {
+  /** Those that need nothing, as pairs of a word's index and its bits. */
+  readonly free: Int32Array;
+  readonly byNeed: ReadonlyMap<number, readonly number[]>;
+}
+
+/** One side of all rules: which lanes a condition opens, and the set that is being filled. */
+class Side {
+  readonly #rulesOf: readonly (readonly number[])[];
+  readonly #needOf: Int32Array;
+  readonly #firstLane: Int32Array;
+  readonly #topWords: number;
+  /** By condition, once it was asked for: most of a policy's conditions are met by many ends, or by none. */
+  readonly #opened: Opened[] = [];
+  readonly #top: Int32Array;
+  readonly #words: Int32Array;
+
+  constructor(rulesOf: readonly (readonly number[])[], needOf: Int32Array, firstLane: Int32Array) {
+    this.#rulesOf = rulesOf;
+    this.#needOf = needOf;
+    this.#firstLane = firstLane;
+    this.#topWords = Math.ceil(needOf.length / 1024);
+    this.#top = new Int32Array(this.#topWords);
+    this.#words = new Int32Array(this.#topWords * 32);
+  }
+
+  #openedBy(condition: number): Opened {
+    const known = this.#opened[condition];
+    if (known !== undefined) return known;
+    const words = new Map<number, number>();
+    const byNeed = new Map<number, number[]>();
+    for (const rule of this.#rulesOf[condition] ?? []) {
+      const end = this.#firstLane[rule + 1] ?? 0;
+      for (let lane = this.#firstLane[rule] ?? 0; lane < end; lane++) {
+        const need = this.#needOf[lane] ?? -1;
+        if (need < 0) words.set(lane >>> 5, (words.get(lane >>> 5) ?? 0) | (1 << (lane & 31)));
+        else {
+          const lanes = byNeed.get(need);
+          if (lanes === undefined) byNeed.set(need, [lane]);
+          else lanes.push(lane);
+        }
+      }
+    }
+    const opened = { free: Int32Array.from([...words].flat()), byNeed };
+    this.#opened[condition] = opened;
+    return opened;
+  }
+
+  #set(word: number, bits: number): void {
+    this.#top[word >>> 5] = (this.#top[word >>> 5] ?? 0) | (1 << (word & 31));
+    this.#words[word] = (this.#words[word] ?? 0) | bits;
+  }
+
+  /** Opens the lanes of a condition that is met, for an end of which these needs are met. */
+  open(condition: number, needs: Iterable<number>): void {
+    if (this.#rulesOf[condition] === undefined) return;
+    const { free, byNeed } = this.#openedBy(condition);
+    for (let i = 0; i < free.length; i += 2) this.#set(free[i] ?? 0, free[i + 1] ?? 0);
+    if (byNeed.size === 0) return;
+    for (const need of needs)
+      for (const lane of byNeed.get(need) ?? []) this.#set(lane >>> 5, 1 << (lane & 31));
+  }
+
+  /** The lanes that were opened, and begins anew. */
+  take(): LaneSet {
+    const top = this.#topWords;
+    let count = 0;
+    for (const word of this.#top) count += bitCount(word);
+    const set = new Uint32Array(2 * top + count);
+    let at = 2 * top;
+    for (let group = 0; group < top; group++) {
+      let words = this.#top[group] ?? 0;
+      set[group] = words;
+      set[top + group] = at;
+      while (words !== 0) {
+        const word = group * 32 + 31 - Math.clz32(words & -words);
+        words &= words - 1;
+        set[at++] = this.#words[word] ?? 0;
+        this.#words[word] = 0;
+      }
+    }
+    this.#top.fill(0);
+    return set;
+  }
+}
+
 export class Endpoints {
   readonly #policy: CompiledPolicy;
   readonly #known = new Map<number, Endpoint>();
   #keptWords = 0;
   /** Words of the upper level of a lane set. */
   readonly topWords: number;
-  /** What is met by the end that is being worked out: by need, the number of the end. */
-  readonly #met: Int32Array;
-  #stamp = 0;
-  readonly #sourceBits: Uint32Array;
-  readonly #destinationBits: Uint32Array;
+  readonly #source: Side;
+  readonly #destination: Side;
   /** Times that all was forgotten because it was too much. */
   resetCount = 0;
 
   constructor(policy: CompiledPolicy) {
     this.#policy = policy;
     this.topWords = Math.ceil(policy.laneRule.length / 1024);
-    this.#met = new Int32Array(policy.needCount);
-    this.#sourceBits = new Uint32Array(this.topWords * 32);
-    this.#destinationBits = new Uint32Array(this.topWords * 32);
+    this.#source = new Side(policy.fromRules, policy.laneSourceNeed, policy.firstLane);
+    this.#destination = new Side(policy.toRules, policy.laneDestinationNeed, policy.firstLane);
   }
 
   of(identity: number, blockSet: number, is: Selectable): Endpoint {
@@ -65,64 +148,19 @@ export class Endpoints {
   }
 
   #make(blockSet: number, is: Selectable): Endpoint {
-    const { conditions, blocks, fromRules, toRules, needs, scopeCount, isScopeOpen } = this.#policy;
-    const { laneSourceNeed, laneDestinationNeed } = this.#policy;
-    const stamp = ++this.#stamp;
-    const conditionsMet: number[] = [];
-    let isInAnyScope = isScopeOpen;
+    const { conditions, blocks, needs, scopeCount, isScopeOpen } = this.#policy;
+    const met: number[] = [];
+    const needsMet = new Set<number>();
     conditions.match(is, blocks.conditions[blockSet] ?? [], (condition) => {
-      conditionsMet.push(condition);
-      for (const need of needs[condition] ?? []) {
-        this.#met[need] = stamp;
-        isInAnyScope ||= need < scopeCount;
-      }
+      met.push(condition);
+      for (const need of needs[condition] ?? []) needsMet.add(need);
     });
-    this.#sourceBits.fill(0);
-    this.#destinationBits.fill(0);
-    for (const condition of conditionsMet) {
-      this.#setLanes(this.#sourceBits, fromRules[condition], laneSourceNeed, stamp);
-      this.#setLanes(this.#destinationBits, toRules[condition], laneDestinationNeed, stamp);
+    for (const condition of met) {
+      this.#source.open(condition, needsMet);
+      this.#destination.open(condition, needsMet);
     }
-    return {
-      source: this.#pack(this.#sourceBits),
-      destination: this.#pack(this.#destinationBits),
-      isInAnyScope,
-    };
-  }
-
-  #setLanes(
-    bits: Uint32Array,
-    rules: readonly number[] | undefined,
-    needOf: Int32Array,
-    stamp: number,
-  ): void {
-    if (rules === undefined) return;
-    const { firstLane } = this.#policy;
-    for (const rule of rules) {
-      const end = firstLane[rule + 1] ?? 0;
-      for (let lane = firstLane[rule] ?? 0; lane < end; lane++) {
-        const need = needOf[lane] ?? -1;
-        if (need < 0 || this.#met[need] === stamp)
-          bits[lane >>> 5] = (bits[lane >>> 5] ?? 0) | (1 << (lane & 31));
-      }
-    }
-  }
-
-  #pack(bits: Uint32Array): LaneSet {
-    const top = this.topWords;
-    let count = 0;
-    for (const word of bits) if (word !== 0) count++;
-    const set = new Uint32Array(2 * top + count);
-    let at = 2 * top;
-    for (let group = 0; group < top; group++) {
-      set[top + group] = at;
-      for (let i = 0; i < 32; i++) {
-        const word = bits[group * 32 + i] ?? 0;
-        if (word === 0) continue;
-        set[group] = (set[group] ?? 0) | (1 << i);
-        set[at++] = word;
-      }
-    }
-    return set;
+    let isInAnyScope = isScopeOpen;
+    for (const need of needsMet) isInAnyScope ||= need < scopeCount;
+    return { source: this.#source.take(), destination: this.#destination.take(), isInAnyScope };
   }
 }

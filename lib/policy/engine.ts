@@ -13,13 +13,12 @@ import {
   type CompiledPolicy,
   type CompiledRule,
   compileSteps,
-  finish,
-  finishInSlices,
   isIcmp,
   type PortMatch,
 } from './compile.ts';
 import { bitCount, Endpoints } from './endpoints.ts';
 import type { Selectable } from './match.ts';
+import { finish, finishInSlices } from './steps.ts';
 
 export { type CompiledRule, protocolNumbers } from './compile.ts';
 export type { Selectable } from './match.ts';
@@ -45,6 +44,8 @@ export class PolicyEngine {
   readonly version: number;
   /** In the order in which they decide. Boundaries are among them, as rules of a ruleset called `boundaries`. */
   readonly rules: readonly CompiledRule[];
+  /** Ids of the rules as pairs of words, low first, by index + 1; 0 for none. */
+  readonly ruleIdWords: Uint32Array;
   /** When the next rule expires, ms since the epoch: from then on a new engine is due. */
   readonly nextExpiryMs: number;
   /** Whether any rule speaks of addresses: if not, every block set is 0. */
@@ -64,6 +65,7 @@ export class PolicyEngine {
   constructor(document: PolicyDocument, nowMs: number, compiled = finish(compileSteps(document, nowMs))) {
     this.version = compiled.version;
     this.rules = compiled.rules;
+    this.ruleIdWords = compiled.ruleIdWords;
     this.nextExpiryMs = compiled.nextExpiryMs;
     this.hasBlocks = compiled.blocks.conditions.length > 1;
     this.hasProcesses = compiled.processes.patternCount > 0;

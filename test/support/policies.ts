@@ -245,9 +245,9 @@ const service = fc.oneof(
   },
   {
     weight: 2,
-    // ICMP echo, destination unreachable (two codes), echo of ICMPv6; 443 is a type and code too.
+    // ICMP echo (and its last code), destination unreachable (two codes), echo of ICMPv6; 443 is a type and code too.
     arbitrary: fc.record({
-      port: pick(0, 8 * 256, 3 * 256 + 1, 3 * 256 + 2, 128 * 256, 443),
+      port: pick(0, 8 * 256, 8 * 256 + 255, 3 * 256 + 1, 3 * 256 + 2, 128 * 256, 443),
       protocol: pick(1, 58),
     }),
   },
