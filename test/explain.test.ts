@@ -1,6 +1,7 @@
 /** Explanations over the HTTP API and on the command line, from rows and a policy made by hand. */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { Ajv } from 'ajv';
 import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
@@ -247,6 +248,29 @@ describe('every unexplained row', () => {
       }
     });
   }
+});
+
+test('answers fit their description', async () => {
+  const { paths } = (await app.inject('/openapi.json')).json<{
+    paths: Record<
+      string,
+      { get: { responses: Record<string, { content: Record<string, { schema: object }> }> } }
+    >;
+  }>();
+  const schema = paths['/api/v1/explain']?.get.responses['200']?.content['application/json']?.schema;
+  const closed = JSON.parse(JSON.stringify(schema), (_key, value) =>
+    typeof value === 'object' && value !== null && value.type === 'object' && 'properties' in value
+      ? { ...value, additionalProperties: false }
+      : value,
+  );
+  const check = new Ajv({ strict: false }).compile(closed);
+  for (const [source, destination, port] of [
+    ['payments-api-1', 'ledger-db-0', '5432'],
+    ['10.244.0.11', 'ledger-db-0', '5433'],
+    ['payments-api-1', '203.0.113.1', 'icmp:8:0'],
+    ['analytics-worker-1', 'api.acme.example', '443/udp'],
+  ] as const)
+    assert.ok(check(await explain(source, destination, port)), JSON.stringify(check.errors));
 });
 
 describe('a question that makes no sense', () => {

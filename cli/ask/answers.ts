@@ -76,10 +76,16 @@ export interface Covered {
   readonly unexplained: Sums;
 }
 
-export interface Coverage {
-  readonly total: Covered;
+export interface CoveredGroups {
   readonly groups: readonly (Covered & { readonly value: string })[];
+  readonly others: (Covered & { readonly groups: number }) | null;
+}
+
+export interface Coverage extends CoveredGroups {
+  readonly total: Covered;
+  readonly reasons: readonly (Sums & { readonly reason: string })[];
   readonly groupBy: string | null;
+  readonly ingress: (CoveredGroups & { readonly groupBy: string }) | null;
   readonly series: readonly (Covered & { readonly time: string })[];
   readonly uncovered: readonly Edge[];
   readonly window: List<never>['window'];

@@ -39,7 +39,7 @@ function registerConnections(program: Command, dependencies: Pick<CliDependencie
     .description('how much of the traffic rules explain')
     .option(
       '--group-by <key>',
-      'a label key of the source, or src_<key> or dst_<key>: app, env, namespace, cluster',
+      'a label key (app, env, namespace, cluster) for egress and ingress; src_<key> or dst_<key> for one of them',
     )
     .option('--step <duration>', 'adds a series: 5m, 1h, 1d')
     .option('--top <count>', 'how many unexplained edges to list (10 when absent)')

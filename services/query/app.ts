@@ -23,6 +23,8 @@ import { explainRoutes } from './routes/explain.ts';
 import { firewallRoutes } from './routes/firewall.ts';
 import { labelRoutes, type WithBus } from './routes/labels.ts';
 import { ledgerRoutes } from './routes/ledger.ts';
+import { mapRoutes } from './routes/map.ts';
+import { oneSidedRoutes } from './routes/one-sided.ts';
 import { policyRoutes } from './routes/policy.ts';
 import { probeRoutes } from './routes/probes.ts';
 import { putWorkloadsRoute } from './routes/put-workloads.ts';
@@ -123,7 +125,9 @@ export async function buildQueryApp(options: QueryAppOptions): Promise<FastifyIn
   };
   const context: RouteContext = { ...base, completeness: makeCompleteness(base, config.completenessCacheMs) };
   edgeRoutes(app, context);
+  oneSidedRoutes(app, context);
   coverageRoutes(app, context);
+  mapRoutes(app, context);
   draftRoutes(app, context);
   suggestionRoutes(app, context, options.policies);
   ruleRoutes(app, context, options.policies);

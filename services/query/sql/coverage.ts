@@ -7,12 +7,6 @@ import { labelValue } from './identities.ts';
 import { type EdgePlan, mergedEdges } from './plan.ts';
 import { directionOf, severityOf } from './severity.ts';
 
-/** What coverage can be grouped by: a label key of one end. */
-export interface CoverageGroup {
-  readonly end: 'src' | 'dst';
-  readonly key: string;
-}
-
 /** Sums per verdict, and what they are shares of. */
 const verdictSums = ['allowed', 'denied', 'unexplained']
   .map(
@@ -21,12 +15,16 @@ const verdictSums = ['allowed', 'denied', 'unexplained']
   )
   .join(',\n  ');
 
-/** Edges with what the filter needs after the join; `grouping` is one more column, `bucket` the time where there is a series. */
+/** What the sums are grouped into: all, the label of either end, and the reason of what is unexplained. */
+export const coverageParts = ['total', 'src', 'dst', 'reason'] as const;
+export type CoveragePart = (typeof coverageParts)[number];
+
+/** Edges with what the filter needs after the join; `parts` is one more column, `bucket` the time where there is a series. */
 function labelledEdges(
   filter: FlowFilter,
   plan: EdgePlan,
   bindings: Bindings,
-  grouping: string,
+  parts: string,
   stepS: number | null,
 ): string {
   const bucket =
@@ -38,27 +36,38 @@ function labelledEdges(
         };
   return `SELECT * FROM (
     SELECT toString(e.verdict) AS verdict_name, e.c_connections AS c_connections, e.c_bytes_forward AS c_bytes_forward,
-      e.c_bytes_reverse AS c_bytes_reverse, ${grouping} AS grouping_value, ${bucket === null ? '0' : 'e.bucket_s'} AS bucket_s,
+      e.c_bytes_reverse AS c_bytes_reverse, ${parts} AS parts, ${bucket === null ? '0' : 'e.bucket_s'} AS bucket_s,
       ${directionOf('s', 'd')} AS direction, ${severityOf('e', 'd')} AS severity
     FROM (${mergedEdges(plan, rowConditions(filter, bindings), bindings, bucket)}) AS e
     ${joinEnds('e')}
   ) WHERE ${allOf(labelledConditions(filter, bindings))}`;
 }
 
-/** One row; or one per value of the group, the one with the most unexplained connections first. */
+/**
+ * One row for the total, one for each reason, and one per value of the label of each end in `ends`, those without the label
+ * first, then the one with the most unexplained connections. All are of one reading of the tables, so that groups add up
+ * to the total. At most `limit` rows of each part; `group_count` says how many there are.
+ */
 export function coverageSql(
   filter: FlowFilter,
   plan: EdgePlan,
-  group: CoverageGroup | null,
+  key: string | null,
+  ends: readonly ('src' | 'dst')[],
   limit: number,
 ): Statement {
   const bindings = new Bindings();
-  const grouping = group === null ? `''` : labelValue(group.key, bindings, group.end === 'src' ? 's' : 'd');
-  const sql = `SELECT toString(grouping_value) AS value, ${verdictSums}
-FROM (${labelledEdges(filter, plan, bindings, grouping, null)})
-GROUP BY value
-ORDER BY unexplained_connections DESC, allowed_connections + denied_connections DESC, value
-LIMIT ${bindings.bind('UInt32', limit)}`;
+  const parts = [
+    `('total', '')`,
+    `('reason', if(e.verdict = 'unexplained', toString(e.reason), ''))`,
+    ...(key === null
+      ? []
+      : ends.map((end) => `('${end}', toString(${labelValue(key, bindings, end === 'src' ? 's' : 'd')}))`)),
+  ];
+  const sql = `SELECT part.1 AS part_name, part.2 AS value, count() OVER (PARTITION BY part_name) AS group_count, ${verdictSums}
+FROM (SELECT *, arrayJoin(parts) AS part FROM (${labelledEdges(filter, plan, bindings, `[${parts.join(', ')}]`, null)}))
+GROUP BY part
+ORDER BY part_name, value = '' DESC, unexplained_connections DESC, allowed_connections + denied_connections DESC, value
+LIMIT ${bindings.bind('UInt32', limit)} BY part_name`;
   return { sql, params: bindings.values };
 }
 
@@ -71,7 +80,7 @@ export function coverageSeriesSql(
 ): Statement {
   const bindings = new Bindings();
   const sql = `SELECT bucket_s, ${verdictSums}
-FROM (${labelledEdges(filter, plan, bindings, `''`, stepS)})
+FROM (${labelledEdges(filter, plan, bindings, '[]', stepS)})
 GROUP BY bucket_s
 ORDER BY bucket_s
 LIMIT ${bindings.bind('UInt32', limit)}`;

@@ -41,7 +41,7 @@ const statements: Readonly<Record<string, Statement>> = {
   'edges by address': edgesSql(addressed, flowPlan, { ...page, sort: 'severity', order: 'desc' }),
   unknown: unknownSql(filter, plan, { ...page, sort: 'severity', order: 'desc' }),
   connections: connectionsSql(addressed, { ...page, sort: 'last_seen', order: 'desc' }),
-  coverage: coverageSql(filter, plan, { end: 'src', key: evil }, 10),
+  coverage: coverageSql(filter, plan, evil, ['src', 'dst'], 10),
   'coverage over time': coverageSeriesSql(filter, plan, 3600, 10),
   map: mapSql(filter, plan, ['app', evil], 10),
   workloads: workloadsSql(
