@@ -17,7 +17,7 @@ function verdictList(text: string): FirewallVerdict[] {
   });
 }
 
-export function register(program: Command, dependencies: Pick<CliDependencies, 'exit'>): void {
+export function register(program: Command, dependencies: CliDependencies): void {
   const firewall = program
     .command('firewall')
     .description('static rules of perimeter firewalls, held against what flows');
@@ -46,8 +46,12 @@ export function register(program: Command, dependencies: Pick<CliDependencies, '
     .option('--details', 'who had and has the addresses, and the narrowest rule, below each rule')
     .option('--narrowest', 'print the narrowest rules instead, as CSV')
     .option('--policy', 'print the rules in labels instead, as a file of a policy folder')
-    .option('--fail-on <verdicts>', 'exit with code 3 when any rule has one of these verdicts', verdictList)
+    .option('--fail-on <verdicts>', 'exit with code 1 when any rule has one of these verdicts', verdictList)
     .action(async (file: string, options: AuditOptions) => {
       dependencies.exit(await (await import('./audit.ts')).audit(file, options));
     });
+  firewall
+    .command('example')
+    .description('static rules of the demo estate in CSV, to audit while it runs')
+    .action(async () => (await import('./example.ts')).example(dependencies));
 }

@@ -105,29 +105,41 @@ interface Former {
   readonly isWorkload: boolean;
 }
 
-function formerOf(owner: Owner, intervals: readonly Interval[], catalogue: Catalogue): Former | null {
-  const atMs = owner.lastS * 1000;
-  const { nowMs } = catalogue;
-  const near = (list: readonly Interval[]): Interval | undefined =>
-    list.find(({ fromMs, toMs }) => fromMs < atMs + 1000 && toMs > atMs) ??
-    list.toSorted((a, b) => b.toMs - a.toMs)[0];
-  const own = owner.workload === '0' ? [] : intervals.filter(({ workload }) => workload === owner.workload);
+function covers({ fromMs, toMs }: Interval, atMs: number): boolean {
+  // Times of flows are whole seconds.
+  return fromMs < atMs + 1000 && toMs > atMs;
+}
+
+/** Intervals of an owner: of a workload all of its own, of others those that held when it was seen. */
+function intervalsOf(owner: Owner, intervals: readonly Interval[]): Interval[] {
+  const { workload, identity, lastS } = owner;
+  if (workload !== '0') return intervals.filter((one) => one.workload === workload);
   // Of an address before NAT, only the time tells whose it was.
-  const held =
-    owner.identity === '0'
-      ? intervals.filter(({ fromMs, toMs }) => fromMs < atMs + 1000 && toMs > atMs)
-      : own;
-  const interval = near(held);
+  return intervals.filter(
+    (one) => covers(one, lastS * 1000) && (identity === '0' || one.identity === identity),
+  );
+}
+
+function formerOf(owner: Owner, intervals: readonly Interval[], catalogue: Catalogue): Former | null {
+  const { nowMs, identities } = catalogue;
+  const held = intervalsOf(owner, intervals);
+  const interval =
+    held.find((one) => covers(one, owner.lastS * 1000)) ?? held.toSorted((a, b) => b.toMs - a.toMs)[0];
   if (interval !== undefined) {
-    const identity = catalogue.identities.get(owner.identity === '0' ? interval.identity : owner.identity);
-    const who = { ...whoOf(interval, catalogue), labels: identity?.labels ?? {} };
-    return { who, untilMs: interval.toMs > nowMs ? null : interval.toMs, isWorkload: true };
+    const labels = identities.get(owner.identity === '0' ? interval.identity : owner.identity)?.labels ?? {};
+    const untilMs = interval.toMs > nowMs ? null : interval.toMs;
+    return { who: { ...whoOf(interval, catalogue), labels }, untilMs, isWorkload: true };
   }
-  const identity = catalogue.identities.get(owner.identity);
+  const identity = identities.get(owner.identity);
   if (identity === undefined || identity.kind === 'unknown') return null;
   const { kind, cluster, namespace, name, labels } = identity;
   const who = { kind, cluster, namespace, name, network: '', labels };
   return { who, untilMs: null, isWorkload: workloadKinds.has(kind) };
+}
+
+/** The last interval that had ended by a moment. */
+function lastBefore(intervals: readonly Interval[], atMs: number): Interval | undefined {
+  return intervals.filter(({ toMs }) => toMs <= atMs).toSorted((a, b) => b.toMs - a.toMs)[0];
 }
 
 function unusedHolder(
@@ -138,8 +150,7 @@ function unusedHolder(
 ): Holder {
   const { nowMs } = catalogue;
   const now = intervals.filter(({ fromMs, toMs }) => fromMs <= nowMs && toMs > nowMs);
-  const last = intervals.filter(({ toMs }) => toMs <= nowMs).toSorted((a, b) => b.toMs - a.toMs)[0];
-  const former = now.length > 0 ? undefined : last;
+  const former = now.length > 0 ? undefined : lastBefore(intervals, nowMs);
   return {
     end,
     address: shownText(address),
@@ -181,7 +192,11 @@ export function holderOf(
   const formers = seen.owners
     .toSorted((a, b) => b.lastS - a.lastS)
     .flatMap((owner) => formerOf(owner, intervals, catalogue) ?? []);
-  const former = formers[0] ?? null;
+  // Where nobody had it any more when it was last used, the one before counts.
+  const newest = formers[0] ?? null;
+  const lost = newest?.isWorkload === true ? undefined : lastBefore(intervals, seen.lastS * 1000);
+  const former =
+    lost === undefined ? newest : { who: whoOf(lost, catalogue), untilMs: lost.toMs, isWorkload: true };
   const now = intervals
     .filter(({ fromMs, toMs, network }) => {
       const sameNetwork = former === null || former.who.network === '' || former.who.network === network;
