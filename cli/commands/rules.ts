@@ -5,6 +5,7 @@ import { registerRuleQuestions } from '../ask/register.ts';
 import type { CliDependencies } from '../dependencies.ts';
 import { problemLines, readPolicyFolder } from '../policy-folder.ts';
 import { countsOf, print, registerApply } from '../rules/apply.ts';
+import { registerTest } from '../rules/test.ts';
 
 interface JsonOption {
   readonly json?: boolean;
@@ -32,6 +33,8 @@ export function register(program: Command, dependencies: CliDependencies): void 
     });
 
   registerApply(rules, dependencies);
+
+  registerTest(rules, dependencies);
 
   registerRuleQuestions(rules, dependencies);
 }

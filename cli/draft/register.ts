@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { addAskOptions, addLimitOption, addWindowOptions } from '../ask/options.ts';
 import type { CliDependencies } from '../dependencies.ts';
+import type { SuggestOptions } from '../suggest/suggest.ts';
 import type { DraftOptions } from './draft.ts';
 
 export function register(program: Command, dependencies: Pick<CliDependencies, 'exit'>): void {
@@ -22,4 +23,10 @@ export function register(program: Command, dependencies: Pick<CliDependencies, '
     .action(async (folder: string, options: DraftOptions) => {
       dependencies.exit(await (await import('./draft.ts')).draft(folder, options));
     });
+  addAskOptions(addWindowOptions(program.command('suggest')))
+    .description('rules for what no rule explains, as YAML for a pull request')
+    .option('--app <name>', 'only for edges one end of which has this label app')
+    .option('--policy <folder>', 'beside the rules of this folder (those in force when absent)')
+    .option('-o, --output <file>', 'write the YAML to this file, and show what is in it')
+    .action(async (options: SuggestOptions) => (await import('../suggest/suggest.ts')).suggest(options));
 }

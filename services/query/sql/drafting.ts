@@ -1,7 +1,14 @@
 /** Judges stored edges by another policy, page by page; only what rollups can't decide is read from single flows. */
 import { type DraftResult, DraftRun } from '../../../lib/draft/draft.ts';
-import { type EdgeRow, IdentityIndex, type SidedSums } from '../../../lib/draft/edges.ts';
+import {
+  type EdgeRow,
+  edgeKeyOf,
+  IdentityIndex,
+  noAddress,
+  type SidedSums,
+} from '../../../lib/draft/edges.ts';
 import { Judge } from '../../../lib/draft/judge.ts';
+import type { UnexplainedEdge } from '../../../lib/suggest/edges.ts';
 import type { PolicyDocument } from '../../../schemas/policy.ts';
 import type { RouteContext } from '../context.ts';
 import type { FlowFilter } from '../filters.ts';
@@ -18,6 +25,7 @@ import {
   portRowsSql,
   unpackRow,
 } from './draft.ts';
+import { draftEvidenceSql, type EvidenceRow } from './draft-evidence.ts';
 import type { EdgePlan } from './plan.ts';
 
 /** Groups of single flows that are read at most for one draft; edges beyond stay undecided. */
@@ -86,4 +94,55 @@ export async function evaluateDraft(asked: Drafting, question: DraftQuestion): P
     run.takeFlows(rows.map(unpackRow));
   }
   return { result: run.finish(), draft, against, identities };
+}
+
+/** Edges that are looked at in single flows for evidence, the busiest first; the others come without. */
+const maxEvidenceEdges = 50_000;
+
+export interface Unexplained {
+  readonly drafted: Drafted;
+  readonly edges: readonly UnexplainedEdge[];
+}
+
+/** Everything that a policy leaves unexplained, with evidence. */
+export async function readUnexplained(asked: Drafting, document: PolicyDocument): Promise<Unexplained> {
+  const found: { readonly edge: EdgeRow; readonly sums: SidedSums }[] = [];
+  const drafted = await evaluateDraft(asked, {
+    draft: document,
+    against: null,
+    limit: 0,
+    onUnexplained: (edge, sums) => found.push({ edge, sums }),
+  });
+  found.sort((a, b) => b.sums.connections - a.sums.connections);
+  const evidence = new Map<string, EvidenceRow>();
+  const { context, filter, plan, signal } = asked;
+  const looked = found.slice(0, maxEvidenceEdges).map(({ edge }) => edge);
+  for (let at = 0; at < looked.length; at += edgesPerStatement) {
+    const some = looked.slice(at, at + edgesPerStatement);
+    const rows = await context.ask<EvidenceRow>(draftEvidenceSql(filter, plan, some), signal);
+    for (const row of rows) evidence.set(`${row.s} ${row.d} ${row.i} ${row.j} ${row.p} ${row.t}`, row);
+  }
+  const { identities } = drafted;
+  const addressOf = (ip: string): string | null =>
+    ip === noAddress ? null : ip.startsWith('::ffff:') && ip.includes('.') ? ip.slice(7) : ip;
+  const edges = found.map(({ edge, sums }): UnexplainedEdge => {
+    const row = evidence.get(edgeKeyOf(edge));
+    return {
+      source: identities.of(edge.source),
+      destination: identities.of(edge.destination),
+      sourceAddress: addressOf(edge.sourceIp),
+      destinationAddress: addressOf(edge.destinationIp),
+      port: edge.port,
+      protocol: edge.protocol,
+      connections: sums.connections,
+      bytes: sums.bytes,
+      firstS: sums.firstS,
+      lastS: sums.lastS,
+      minutes: Number(row?.minutes ?? 0),
+      sourceWorkloads: row?.sources ?? [],
+      destinationWorkloads: row?.destinations ?? [],
+      dns: row?.names ?? [],
+    };
+  });
+  return { drafted, edges };
 }

@@ -9,7 +9,7 @@ import { edgesSql } from './edges.ts';
 import { mapSql } from './map.ts';
 import { planEdges } from './plan.ts';
 import { unknownSql } from './unknown.ts';
-import { lastHitsSql, usageSql } from './usage.ts';
+import { lastHitsSql, pendingHitsSql, usageSql } from './usage.ts';
 import { workloadsSql } from './workloads.ts';
 
 const evil = `'); DROP TABLE flows; --`;
@@ -63,6 +63,7 @@ const statements: Readonly<Record<string, Statement>> = {
     { states: ['active'], uses: ['used'], disabledRulesets: [evil], emptyVersion: 7, nowMs: 5 },
     { ...page, sort: 'name' },
   ),
+  'pending hits': pendingHitsSql(['7', '8'], window),
   'last hits': lastHitsSql(['7', '8', '9']),
   alerts: alertsSql({ window, state: evil, receiver: evil }, page),
 };
