@@ -7,6 +7,7 @@ import type { Endpoint } from './ends.ts';
 import { icmp, type Outcome, type Party, type Pattern, shapes } from './patterns.ts';
 import type { Pods } from './pods.ts';
 import type { Random } from './random.ts';
+import { pickRequest } from './routine.ts';
 
 export interface Connection {
   readonly pattern: Pattern;
@@ -114,8 +115,9 @@ function drawConnection(
   const plannedMs = Math.min(longestMs, Math.max(1, Math.round(drawn)));
   // What stays open longer carries more, though not in proportion.
   const factor = long ? 8 : 1;
-  const bytesForward = amount(shape.forwardMedian * factor, shape.bytesSigma, random);
-  const bytesReverse = amount(shape.reverseMedian * factor, shape.bytesSigma, random);
+  const request = pickRequest(pattern, random);
+  const bytesForward = request?.forward ?? amount(shape.forwardMedian * factor, shape.bytesSigma, random);
+  const bytesReverse = request?.reverse ?? amount(shape.reverseMedian * factor, shape.bytesSigma, random);
   const handshake = pattern.protocol === 6 ? 3 : 0;
   return {
     pattern,

@@ -9,6 +9,7 @@ import { type DrawContext, drawEnd, ephemeralPort } from './connections.ts';
 import type { Endpoint } from './ends.ts';
 import { icmp, type Party, type Pattern, shapes, tcp } from './patterns.ts';
 import { Random, WeightedChoice } from './random.ts';
+import { pickRequest } from './routine.ts';
 
 export interface EncodedBatchOptions {
   /** Flows in all. */
@@ -334,8 +335,13 @@ function writeFlow(
   const bits = random.bits();
   const spread = (median: number, sigma: number, index: number): number =>
     Math.max(40, Math.round(median * Math.exp(sigma * (normals[index] ?? 0))));
-  const forward = pattern.dropped ? 60 : spread(shape.forwardMedian, shape.bytesSigma, bits & 0xffff);
-  const reverse = pattern.dropped ? 0 : spread(shape.reverseMedian, shape.bytesSigma, bits >>> 16);
+  const request = pattern.requests.length === 0 ? null : pickRequest(pattern, random);
+  const forward = pattern.dropped
+    ? 60
+    : (request?.forward ?? spread(shape.forwardMedian, shape.bytesSigma, bits & 0xffff));
+  const reverse = pattern.dropped
+    ? 0
+    : (request?.reverse ?? spread(shape.reverseMedian, shape.bytesSigma, bits >>> 16));
   const startMs = random.below(intervalMs);
   const drawn =
     shape.durationMedianMs * Math.exp(shape.durationSigma * (normals[random.bits() & 0xffff] ?? 0));

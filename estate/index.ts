@@ -18,6 +18,7 @@ import { type AdoptedPod, Pods } from './pods.ts';
 import { makePolicy } from './policy.ts';
 import { Random } from './random.ts';
 import { type Relabel, Relabels } from './relabel.ts';
+import { drawRequests } from './routine.ts';
 import { Traffic } from './traffic.ts';
 import type { Judge, Truth } from './truth.ts';
 import { buildWorld, type World } from './world.ts';
@@ -115,6 +116,7 @@ export function makeEstate(given: MakeEstateOptions): Estate {
     ...direct,
     ...makeIndirectPatterns(world, directory, options.indirectShare, directWeight),
   ];
+  drawRequests(patterns, new Random(world.seed, 'requests'));
   const planted = makePlanted(world, directory);
   const context: DrawContext = { pods, directory, agents };
   const judge = makeJudge(world, options.startMs);

@@ -6,6 +6,7 @@ import type { Endpoint } from './ends.ts';
 import { appCalls, traitsOf } from './graph.ts';
 import { rulesets } from './policy.ts';
 import { hash32 } from './random.ts';
+import { type Request, scaleRoutine } from './routine.ts';
 import type { Cluster, Deployment, MachineGroup, Service, World } from './world.ts';
 
 /** What the policy is meant to say; `ruleset` and `rule` are empty where no rule speaks. */
@@ -54,6 +55,11 @@ export interface Shape {
   readonly forwardMedian: number;
   readonly reverseMedian: number;
   readonly bytesSigma: number;
+  /**
+   * How many different requests each pattern repeats, byte for byte: a health check is always the same, and a program looks
+   * up the same few names. 0 where every connection has a size of its own.
+   */
+  readonly requestCount: number;
 }
 
 export const shapes: Readonly<Record<ShapeName, Shape>> = {
@@ -65,6 +71,7 @@ export const shapes: Readonly<Record<ShapeName, Shape>> = {
     forwardMedian: 1400,
     reverseMedian: 7000,
     bytesSigma: 1.4,
+    requestCount: 0,
   },
   database: {
     durationMedianMs: 900,
@@ -74,6 +81,7 @@ export const shapes: Readonly<Record<ShapeName, Shape>> = {
     forwardMedian: 5200,
     reverseMedian: 30_000,
     bytesSigma: 1.7,
+    requestCount: 0,
   },
   lookup: {
     durationMedianMs: 4,
@@ -83,6 +91,7 @@ export const shapes: Readonly<Record<ShapeName, Shape>> = {
     forwardMedian: 74,
     reverseMedian: 190,
     bytesSigma: 0.4,
+    requestCount: 8,
   },
   bulk: {
     durationMedianMs: 6000,
@@ -92,6 +101,7 @@ export const shapes: Readonly<Record<ShapeName, Shape>> = {
     forwardMedian: 4_000_000,
     reverseMedian: 90_000,
     bytesSigma: 2,
+    requestCount: 0,
   },
   probe: {
     durationMedianMs: 3,
@@ -101,6 +111,7 @@ export const shapes: Readonly<Record<ShapeName, Shape>> = {
     forwardMedian: 420,
     reverseMedian: 510,
     bytesSigma: 0.2,
+    requestCount: 1,
   },
   stream: {
     durationMedianMs: 20_000,
@@ -110,6 +121,7 @@ export const shapes: Readonly<Record<ShapeName, Shape>> = {
     forwardMedian: 40_000,
     reverseMedian: 60_000,
     bytesSigma: 1.5,
+    requestCount: 0,
   },
 };
 
@@ -135,6 +147,8 @@ export interface Pattern {
   readonly reportedBy: 'either' | 'source' | 'destination';
   readonly dropped: boolean;
   readonly dnsName: string;
+  /** What it repeats; empty where every connection has a size of its own. */
+  requests: readonly Request[];
 }
 
 type Optional =
@@ -147,7 +161,8 @@ type Optional =
   | 'dropped'
   | 'dnsName'
   | 'protocol'
-  | 'shape';
+  | 'shape'
+  | 'requests';
 
 export const tcp = 6;
 export const udp = 17;
@@ -166,6 +181,7 @@ export function pattern(of: Omit<Pattern, Optional> & Partial<Pick<Pattern, Opti
     reportedBy: 'either',
     dropped: false,
     dnsName: '',
+    requests: [],
     ...of,
   };
 }
@@ -709,6 +725,7 @@ const deniedShare = 0.012;
  */
 export function makePatterns(world: World, directory: Directory, unexplainedShare: number): Pattern[] {
   const list = new PatternBuilder(world, directory).build();
+  scaleRoutine(list);
   const kindOf = ({ outcome }: Pattern): string =>
     outcome.verdict === 'unexplained' ? outcome.reason : outcome.verdict;
   const sums = new Map<string, number>();

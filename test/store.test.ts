@@ -143,7 +143,10 @@ describe('migrate', () => {
 
   test('rows past their retention leave by whole days, the others stay', async () => {
     const config = clickhouse.config('expired');
-    const store = openStore({ ...config, retention: { rawDays: 2, minuteDays: 2, hourDays: 2 } }, { log });
+    const store = openStore(
+      { ...config, retention: { ...config.retention, rawDays: 2, minuteDays: 2, hourDays: 2 } },
+      { log },
+    );
     opened.push(store);
     await migrate(store, { log });
     const nowS = Math.floor(Date.now() / 1000);

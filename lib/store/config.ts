@@ -25,6 +25,13 @@ export const RetentionConfig = Type.Object(
       description:
         'Days that the rollup per hour, and first and last time of edges no longer seen, are kept.',
     }),
+    denseHours: Type.Integer({
+      default: 24,
+      minimum: 1,
+      maximum: retentionLimitDays * 24,
+      description:
+        'Age at which single flows are compressed harder, once, in hours: about half the bytes for later merges.',
+    }),
   },
   {
     default: {},

@@ -7,7 +7,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Logger } from 'pino';
-import type { RetentionConfig, StoreConfig } from './config.ts';
+import type { StoreConfig } from './config.ts';
 import { splitStatements } from './statements.ts';
 import { type Store, StoreRefusedError } from './store.ts';
 
@@ -152,6 +152,21 @@ async function readApplied(store: Store): Promise<Map<string, Applied>> {
   return new Map(rows.map((row) => [row.name, row]));
 }
 
+/** A file that begins so is applied only while these tables have no rows, and is done with otherwise. */
+const whileEmpty = /^-- only while empty: ([a-z0-9_, ]+)\n/;
+
+/** Whether a table that the file is not to touch with rows has any. */
+async function hasRows(store: Store, migration: Migration): Promise<boolean> {
+  const tables = whileEmpty.exec(migration.sql)?.[1]?.split(', ') ?? [];
+  if (tables.length === 0) return false;
+  const [row] = await store.query<{ rows: string }>(
+    `SELECT sum(total_rows) AS rows FROM system.tables
+     WHERE database = currentDatabase() AND name IN {tables:Array(String)}`,
+    { tables },
+  );
+  return Number(row?.rows ?? 0) > 0;
+}
+
 async function applyOne(store: Store, migration: Migration, known: Applied | undefined): Promise<boolean> {
   const checksum = digest(migration.sql);
   if (known !== undefined && known.checksum !== checksum && !repeatableName.test(migration.name)) {
@@ -166,20 +181,27 @@ async function applyOne(store: Store, migration: Migration, known: Applied | und
   );
   const rendered = digest(statements.join(';'));
   if (known?.rendered === rendered) return false;
-  for (const statement of statements) await despiteOthers(() => store.command(statement));
+  const isDone = known !== undefined && whileEmpty.test(migration.sql);
+  if (!isDone && !(await hasRows(store, migration)))
+    for (const statement of statements) await despiteOthers(() => store.command(statement));
   await store.insertRows('migrations', [{ name: migration.name, checksum, rendered }]);
   return true;
 }
 
-/** What ends when: the table, the setting that rules it, and the time that counts. */
-const retained: readonly (readonly [table: string, setting: keyof RetentionConfig, time: string])[] = [
-  ['flows', 'rawDays', 'time'],
-  ['flows_late', 'rawDays', 'time'],
-  ['batches', 'rawDays', 'toDateTime(received)'],
-  ['edges_1m', 'minuteDays', 'time'],
-  ['naming_1m', 'minuteDays', 'time'],
-  ['edges_1h', 'hourDays', 'time'],
-  ['edges_seen', 'hourDays', 'last_seen'],
+/** What ends when: the table, the setting that rules it, the time that counts, and how what is older is compressed. */
+const retained: readonly {
+  readonly table: string;
+  readonly setting: 'rawDays' | 'minuteDays' | 'hourDays';
+  readonly time: string;
+  readonly dense?: string;
+}[] = [
+  { table: 'flows', setting: 'rawDays', time: 'time', dense: 'ZSTD(9)' },
+  { table: 'flows_late', setting: 'rawDays', time: 'time' },
+  { table: 'batches', setting: 'rawDays', time: 'toDateTime(received)' },
+  { table: 'edges_1m', setting: 'minuteDays', time: 'time' },
+  { table: 'naming_1m', setting: 'minuteDays', time: 'time' },
+  { table: 'edges_1h', setting: 'hourDays', time: 'time' },
+  { table: 'edges_seen', setting: 'hourDays', time: 'last_seen' },
 ];
 
 async function applyRetention(store: Store): Promise<string[]> {
@@ -188,10 +210,15 @@ async function applyRetention(store: Store): Promise<string[]> {
   );
   const engines = new Map(tables.map((row) => [row.name, row.engine_full]));
   const changed: string[] = [];
-  for (const [table, setting, time] of retained) {
+  const { retention } = store.config;
+  for (const { table, setting, time, dense } of retained) {
     const engine = engines.get(table);
-    const expression = `${time} + toIntervalDay(${store.config.retention[setting]})`;
-    if (engine === undefined || engine.includes(`TTL ${expression} `)) continue;
+    const end = `${time} + toIntervalDay(${retention[setting]})`;
+    const expression =
+      dense === undefined
+        ? end
+        : `${end}, ${time} + toIntervalHour(${retention.denseHours}) RECOMPRESS CODEC(${dense})`;
+    if (engine === undefined || engine.includes(`TTL ${expression} SETTINGS`)) continue;
     await despiteOthers(() => store.command(`ALTER TABLE ${table} MODIFY TTL ${expression}`));
     changed.push(table);
   }

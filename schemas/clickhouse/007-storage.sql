@@ -1,0 +1,31 @@
+-- Codecs that name no last step take that of the part: the server's own (LZ4) while a part is young, and ZSTD(9) once it is
+-- a day old (the TTL of `flows`, see lib/store/migrate.ts). What each is worth: docs/decisions/006. Existing parts are
+-- rewritten as they are merged.
+ALTER TABLE flows
+    MODIFY COLUMN time DateTime('UTC') CODEC(Delta(4), Default),
+    MODIFY COLUMN duration_ms UInt32 CODEC(Default),
+    MODIFY COLUMN src_ip IPv6 CODEC(Default),
+    MODIFY COLUMN src_port UInt16 CODEC(Delta(2), Default),
+    MODIFY COLUMN dst_ip IPv6 CODEC(Default),
+    MODIFY COLUMN dst_port UInt16 CODEC(Default),
+    MODIFY COLUMN protocol UInt8 CODEC(Default),
+    MODIFY COLUMN original_dst_ip IPv6 CODEC(Default),
+    MODIFY COLUMN original_dst_port UInt16 CODEC(Default),
+    MODIFY COLUMN src_workload UInt64 CODEC(Default),
+    MODIFY COLUMN dst_workload UInt64 CODEC(Default),
+    MODIFY COLUMN src_identity UInt64 CODEC(Default),
+    MODIFY COLUMN dst_identity UInt64 CODEC(Default),
+    MODIFY COLUMN side CODEC(Default),
+    MODIFY COLUMN state CODEC(Default),
+    MODIFY COLUMN action_reason LowCardinality(String) CODEC(Default),
+    MODIFY COLUMN flags UInt16 CODEC(Default),
+    MODIFY COLUMN rule UInt64 CODEC(Default),
+    MODIFY COLUMN policy UInt32 CODEC(Default),
+    MODIFY COLUMN bytes_forward UInt64 CODEC(Default),
+    MODIFY COLUMN bytes_reverse UInt64 CODEC(Default),
+    MODIFY COLUMN packets_forward UInt64 CODEC(T64, Default),
+    MODIFY COLUMN packets_reverse UInt64 CODEC(T64, Default),
+    MODIFY COLUMN connections UInt32 CODEC(Default),
+    MODIFY COLUMN dns_name LowCardinality(String) CODEC(Default),
+    MODIFY COLUMN process LowCardinality(String) CODEC(Default),
+    MODIFY COLUMN agent LowCardinality(String) CODEC(Default);
