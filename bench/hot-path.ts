@@ -124,7 +124,7 @@ export function makeEnrichment(
   policies: PolicyTimeline,
   maxRows = 524288,
 ): (traffic: Traffic, onBlock: (block: EnrichedBlock) => void) => void {
-  const limits = { maxRows, maxBytes: 1 << 30, maxAgeMs: 1e12, maxAheadMs: 1e12 };
+  const limits = { maxRows, maxBatchRows: maxRows, maxBytes: 1 << 30, maxAgeMs: 1e12, maxAheadMs: 1e12 };
   const builder = new BlockBuilder(limits, {
     networkIndex: (name) => inventory.network(name),
     toleranceMs: () => 1000,

@@ -89,6 +89,7 @@ async function runDemo(dataDir: string, door: Door, seed: string, enough: () => 
     log,
     metrics: new Registry(),
     readiness: { set: () => undefined },
+    memory: { isTight: () => false },
     signal: stop.signal,
   });
   const failed = running.then(() => assert.ok(stop.signal.aborted, 'the demo ended by itself'));

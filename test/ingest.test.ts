@@ -23,6 +23,7 @@ import { buildIngest } from '../services/ingest/app.ts';
 import { framedType } from '../services/ingest/batches.ts';
 import { IngestConfig } from '../services/ingest/config.ts';
 import { makeIngestMetrics } from '../services/ingest/metrics.ts';
+import { Pressure } from '../services/ingest/pressure.ts';
 import { makeTokenBook } from '../services/ingest/tokens.ts';
 import { startService } from './support/service-process.ts';
 
@@ -115,6 +116,7 @@ describe('ingest', () => {
       bus: () => reached,
       onAppendError: () => undefined,
       tokens: () => tokens,
+      pressure: new Pressure(config),
       metrics: makeIngestMetrics(metrics),
       log,
       now,

@@ -112,6 +112,7 @@ export interface Bus {
   /**
    * Resolves when all messages are durable; rejects when that is not certain (then some may be there).
    * @throws {MessageTooLargeError} before anything is written.
+   * @throws {BusFullError} when nothing was written for want of room.
    */
   append(topic: string, messages: readonly OutgoingMessage[]): Promise<void>;
   /** Joins a consumer group. */
@@ -136,6 +137,11 @@ export interface Bus {
 /** The partition belongs to another member of the group now; what was to be committed is theirs to redo. */
 export class FencedError extends Error {
   override readonly name = 'FencedError';
+}
+
+/** The bus holds all it may, or its disk is full: nothing was written. */
+export class BusFullError extends Error {
+  override readonly name = 'BusFullError';
 }
 
 /** A message is over the topic's limit. */

@@ -72,6 +72,12 @@ export const RuntimeConfig = Type.Object({
     description:
       'How long a process may take to finish what it holds once it was told to stop, milliseconds.',
   }),
+  maxMemoryBytes: Type.Integer({
+    default: 4 * 1024 ** 3,
+    minimum: 64 * 1024 ** 2,
+    description:
+      'Resident memory that a process is to stay under, bytes: near it, it takes less at a time and says so in /readyz.',
+  }),
   http: Type.Object({
     host: Type.String({
       default: '127.0.0.1',

@@ -13,6 +13,7 @@ import {
 import { exitCodes, OperatorError } from './exit.ts';
 import { serveProbes } from './http.ts';
 import { createLogger } from './log.ts';
+import { watchMemory } from './memory-limit.ts';
 import { type ParentLink, parentLink } from './parent.ts';
 import { createReadiness } from './readiness.ts';
 import type { ConfigOf, Sections, ServiceDefinition } from './service.ts';
@@ -151,6 +152,7 @@ export async function runService<S extends Sections>(
   const metrics = new Registry();
   collectDefaultMetrics({ register: metrics });
   const readiness = createReadiness((state) => parent.send({ type: 'ready', ...state }));
+  const memory = watchMemory({ maxBytes: runtime.maxMemoryBytes, metrics, readiness, log });
   try {
     const probes =
       options.probes === false
@@ -160,7 +162,7 @@ export async function runService<S extends Sections>(
       parent.send({ type: 'http', url: probes.url });
     }
     log.info({ probes: probes?.url }, 'started');
-    const context = { config, log, metrics, readiness, signal: stop.signal };
+    const context = { config, log, metrics, readiness, memory, signal: stop.signal };
     const code = await waitForEnd(definition.run(context), stop.signal, runtime.stopTimeoutMs, log);
     await probes?.close();
     log.info({ code }, 'stopped');
@@ -168,6 +170,7 @@ export async function runService<S extends Sections>(
   } catch (error) {
     return logFailure(log, error);
   } finally {
+    memory.close();
     stop.release();
   }
 }

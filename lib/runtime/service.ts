@@ -2,6 +2,7 @@
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import type { Static, TSchema } from 'typebox';
+import type { Memory } from './memory-limit.ts';
 
 export type Sections = Readonly<Record<string, TSchema>>;
 export type ConfigOf<S extends Sections> = { readonly [K in keyof S]: Static<S[K]> };
@@ -16,6 +17,7 @@ export interface ServiceContext<S extends Sections> {
   readonly log: Logger;
   readonly metrics: Registry;
   readonly readiness: Readiness;
+  readonly memory: Memory;
   /** Aborted when the process shall end; `run` then finishes what it holds and returns. */
   readonly signal: AbortSignal;
 }

@@ -40,7 +40,10 @@ export interface MovedMessage {
 }
 
 export interface BlockLimits {
+  /** Rows of a block; may change from one to the next. */
   readonly maxRows: number;
+  /** Rows of a single batch, which may be more. */
+  readonly maxBatchRows: number;
   readonly maxBytes: number;
   readonly maxAgeMs: number;
   readonly maxAheadMs: number;
@@ -106,6 +109,11 @@ export class BlockBuilder {
 
   clear(): void {
     clearFlowColumns(this.#columns);
+    // Room for blocks as they may be now; one that was built again may have been larger.
+    if (this.#columns.capacity > Math.max(initialRows, 2 * this.#limits.maxRows)) {
+      this.#columns = makeFlowColumns(initialRows);
+      this.#resolved = makeResolvedColumns(0);
+    }
     this.#ledger = [];
     this.#moved = [];
     this.#range = null;
@@ -141,7 +149,7 @@ export class BlockBuilder {
     const result = readFlowBatch(message.value, columns);
     if (!result.ok) {
       if (result.cause === 'too-many-flows') {
-        if (this.unlimited || columns.capacity < this.#limits.maxRows) return 'grow';
+        if (this.unlimited || columns.capacity < this.#mostRows) return 'grow';
         if (!this.isEmpty) return 'full';
       }
       this.#note(message, null, 0, 0, 'dead', result.cause, `${result.field} ${result.detail}`);
@@ -222,11 +230,17 @@ export class BlockBuilder {
     return -1;
   }
 
+  /** A single batch goes in whatever the blocks are at the moment. */
+  get #mostRows(): number {
+    const { maxRows, maxBatchRows } = this.#limits;
+    return this.isEmpty ? Math.max(maxRows, maxBatchRows) : maxRows;
+  }
+
   #grow(): void {
     const capacity = this.#columns.capacity * 2;
     this.#columns = growFlowColumns(
       this.#columns,
-      this.unlimited ? capacity : Math.min(capacity, this.#limits.maxRows),
+      this.unlimited ? capacity : Math.min(capacity, this.#mostRows),
     );
   }
 }

@@ -14,6 +14,12 @@ export const EnrichConfig = Type.Object(
       minimum: 1024 * 1024,
       description: 'Bytes of messages in one insert at most.',
     }),
+    maxHeldBytes: Type.Integer({
+      default: 2 * 1024 ** 3,
+      minimum: 16 * 1024 * 1024,
+      description:
+        'Memory for blocks that are built or on their way, bytes, of all partitions of a process: the more it has, the smaller their blocks.',
+    }),
     lingerMs: Type.Integer({
       default: 500,
       minimum: 0,

@@ -5,6 +5,7 @@ import type { Store } from '../../lib/store/store.ts';
 import { enrichGroup, topics } from '../../schemas/topics.ts';
 import { keepAgreement } from './agreement.ts';
 import type { BatchScheme } from './block.ts';
+import { maxBlockRows } from './block-size.ts';
 import type { Catalog } from './catalog.ts';
 import type { EnrichConfig } from './config.ts';
 import { loadSeen } from './home.ts';
@@ -25,6 +26,7 @@ export interface EnricherOptions {
   readonly catalog: Catalog;
   readonly metrics: EnrichMetrics;
   readonly log: Logger;
+  readonly isMemoryTight: () => boolean;
   /** Told when a partition can't go on; the process should end and start anew. */
   readonly onFailure: (error: Error) => void;
 }
@@ -108,7 +110,10 @@ export async function startEnricher(options: EnricherOptions): Promise<RunningEn
         at,
         {
           limits: {
-            maxRows: config.maxBlockRows,
+            get maxRows() {
+              return maxBlockRows(config, workers.size, options.isMemoryTight());
+            },
+            maxBatchRows: config.maxBlockRows,
             maxBytes: config.maxBlockBytes,
             maxAgeMs: config.maxAgeMs,
             maxAheadMs: config.maxAheadMs,

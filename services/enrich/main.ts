@@ -20,7 +20,7 @@ export const service = defineService({
   name: 'enrich',
   description: 'Joins flows with inventory and policy as of their own time and writes them to the store.',
   sections: { runtime: RuntimeConfig, bus: BusConfig, store: StoreConfig, enrich: EnrichConfig },
-  async run({ config, log, metrics: registry, readiness, signal }) {
+  async run({ config, log, metrics: registry, readiness, memory, signal }) {
     const metrics = makeMetrics(registry);
     readiness.set('store', 'not reached yet');
     readiness.set('inventory', 'not read yet');
@@ -56,6 +56,7 @@ export const service = defineService({
         catalog,
         metrics,
         log,
+        isMemoryTight: memory.isTight,
         onFailure: (error) => {
           failure ??= error;
           failed.abort();

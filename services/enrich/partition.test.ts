@@ -11,7 +11,13 @@ import { SeenBatches } from './sequences.ts';
 
 const at = { topic: 'flows', partition: 0 };
 const now = 1_760_000_000_000;
-const limits: BlockLimits = { maxRows: 8192, maxBytes: 1 << 20, maxAgeMs: 86_400_000, maxAheadMs: 60_000 };
+const limits: BlockLimits = {
+  maxRows: 8192,
+  maxBatchRows: 8192,
+  maxBytes: 1 << 20,
+  maxAgeMs: 86_400_000,
+  maxAheadMs: 60_000,
+};
 
 function message(offset: number, sequence: number, flowCount: number, startMs = 0): BusMessage {
   const flow = {

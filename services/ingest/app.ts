@@ -1,7 +1,7 @@
 /** Builds the HTTP side of the door; nothing listens until somebody says so. */
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
-import { type Bus, MessageTooLargeError } from '../../lib/bus/bus.ts';
+import { type Bus, BusFullError, MessageTooLargeError } from '../../lib/bus/bus.ts';
 import { failpoint } from '../../lib/runtime/failpoint.ts';
 import { topics } from '../../schemas/topics.ts';
 import { type Format, formatOf, makeBatchReader } from './batches.ts';
@@ -10,7 +10,7 @@ import type { CheckedBatch } from './check.ts';
 import type { IngestConfig } from './config.ts';
 import { DeadLetters } from './dead-letters.ts';
 import type { IngestMetrics } from './metrics.ts';
-import { type Account, Pressure } from './pressure.ts';
+import type { Account, Pressure } from './pressure.ts';
 import { problemDocument, type RefusalCause, RefusedError, statusOf } from './refusal.ts';
 import type { Grant, TokenBook } from './tokens.ts';
 
@@ -20,6 +20,7 @@ export interface IngestParts {
   readonly bus: () => Bus | string;
   /** Told when an append failed, so that the link to the bus can be looked at. */
   readonly onAppendError: (error: Error) => void;
+  readonly pressure: Pressure;
   readonly tokens: () => TokenBook;
   readonly metrics: IngestMetrics;
   readonly log: Logger;
@@ -86,7 +87,7 @@ interface Visit {
 
 /** The app with `POST /v1/flows` and `GET /v1/time`. Every answer that refuses is a problem document. */
 export function buildIngest(parts: IngestParts): FastifyInstance {
-  const { config, metrics } = parts;
+  const { config, metrics, pressure } = parts;
   const app = fastify({
     logger: false,
     forceCloseConnections: 'idle',
@@ -95,7 +96,6 @@ export function buildIngest(parts: IngestParts): FastifyInstance {
     bodyLimit: config.maxBodyBytes,
   });
   const read = makeBatchReader(config);
-  const pressure = new Pressure(config);
   const dead = new DeadLetters(config, metrics, parts.log);
   const visits = new WeakMap<FastifyRequest, Visit>();
 
@@ -128,6 +128,7 @@ export function buildIngest(parts: IngestParts): FastifyInstance {
     }
     connect();
     pressure.checkBus();
+    pressure.checkBacklog();
     visits.set(request, { grant, account: pressure.open(), format });
   };
 
@@ -146,8 +147,10 @@ export function buildIngest(parts: IngestParts): FastifyInstance {
     try {
       await Promise.race([appended, tooLate]);
       observe();
+      pressure.addToBacklog(messages.length);
     } catch (error) {
       appended.catch(() => undefined);
+      if (error instanceof BusFullError) throw new RefusedError('backlog-full', error.message);
       if (error instanceof MessageTooLargeError) throw new RefusedError('message-too-large', error.message);
       const failure = error instanceof Error ? error : new Error(String(error));
       parts.onAppendError(failure);
@@ -236,7 +239,10 @@ export function buildIngest(parts: IngestParts): FastifyInstance {
   app.addHook('onResponse', leave);
   app.addHook('onRequestAbort', leave);
   metrics.inFlightBytes.set(0);
-  app.addHook('onResponse', async () => metrics.inFlightBytes.set(pressure.inFlightBytes));
+  app.addHook('onResponse', async () => {
+    metrics.inFlightBytes.set(pressure.inFlightBytes);
+    metrics.backlogBatches.set(pressure.backlogBatches);
+  });
   return app;
 }
 

@@ -10,7 +10,7 @@ const limits = { maxBodyBytes: 10_000, maxBatchBytes: 20_000 };
 const ignore = (): void => undefined;
 
 function read(chunks: readonly Buffer[], encoding: string, maxInFlightBytes = 1_000_000): Promise<Buffer> {
-  const account = new Pressure({ maxInFlightBytes, maxAppendWaitMs: 1000 }).open();
+  const account = new Pressure({ maxInFlightBytes, maxAppendWaitMs: 1000, maxBacklogBatches: 10 }).open();
   return readBody(
     Readable.from(chunks, { objectMode: false }),
     encodingOf(encoding),
@@ -68,7 +68,7 @@ describe('a request body', () => {
 
 describe('what is in flight', () => {
   it('is given back once, however often a request is closed', () => {
-    const pressure = new Pressure({ maxInFlightBytes: 100, maxAppendWaitMs: 1000 });
+    const pressure = new Pressure({ maxInFlightBytes: 100, maxAppendWaitMs: 1000, maxBacklogBatches: 10 });
     const account = pressure.open();
     account.take(80);
     assert.throws(() => pressure.open().take(30), refusedAs('too-busy'));
@@ -81,7 +81,11 @@ describe('what is in flight', () => {
   it('makes the bus count as away while the oldest append waits too long', async () => {
     let nowMs = 0;
     let release = ignore;
-    const pressure = new Pressure({ maxInFlightBytes: 100, maxAppendWaitMs: 1000 }, () => nowMs);
+    const pressure = new Pressure(
+      { maxInFlightBytes: 100, maxAppendWaitMs: 1000, maxBacklogBatches: 10 },
+      () => false,
+      () => nowMs,
+    );
     const append = pressure.watchAppend(
       () =>
         new Promise<void>((resolve) => {
@@ -95,5 +99,28 @@ describe('what is in flight', () => {
     release();
     await append;
     pressure.checkBus();
+  });
+
+  it('is refused near the memory limit, except for one request at a time', () => {
+    let isTight = false;
+    const limits = { maxInFlightBytes: 100, maxAppendWaitMs: 1000, maxBacklogBatches: 10 };
+    const pressure = new Pressure(limits, () => isTight);
+    isTight = true;
+    const account = pressure.open();
+    account.take(10);
+    assert.throws(() => pressure.open().take(10), refusedAs('too-busy'));
+    isTight = false;
+    pressure.open().take(10);
+  });
+
+  it('is refused while the enrichers are too far behind, counted by what was put on the bus since', () => {
+    const pressure = new Pressure({ maxInFlightBytes: 100, maxAppendWaitMs: 1000, maxBacklogBatches: 10 });
+    pressure.seeBacklog(8);
+    pressure.addToBacklog(1);
+    pressure.checkBacklog();
+    pressure.addToBacklog(1);
+    assert.throws(() => pressure.checkBacklog(), refusedAs('backlog-full'));
+    pressure.seeBacklog(3);
+    pressure.checkBacklog();
   });
 });

@@ -7,7 +7,7 @@ import { enrichGroup, topics } from '../../schemas/topics.ts';
 
 const firstRetryMs = 250;
 const maxRetryMs = 10_000;
-const checkIntervalMs = 5_000;
+const checkIntervalMs = 2_000;
 
 export interface BusLinkOptions {
   readonly open: () => Promise<Bus>;
@@ -15,6 +15,8 @@ export interface BusLinkOptions {
   readonly readiness: Readiness;
   readonly log: Logger;
   readonly signal: AbortSignal;
+  /** Told of the batches that wait for the enrichers, each time that is looked at. */
+  readonly onBacklog: (batchCount: number) => void;
 }
 
 export interface BusLink {
@@ -47,7 +49,13 @@ export function makeBusLink(options: BusLinkOptions): BusLink {
     try {
       bus ??= await options.open();
       if (usable !== true) await bus.ensureTopics(options.topics);
-      else await bus.positions(topics.flows, enrichGroup);
+      const positions = await bus.positions(topics.flows, enrichGroup);
+      options.onBacklog(
+        positions.reduce((sum, { next, earliest, committed }) => {
+          const from = Math.max(earliest, committed?.offset ?? earliest);
+          return sum + Math.max(0, next - from);
+        }, 0),
+      );
       say(true);
     } catch (error) {
       say(error instanceof Error ? error.message : String(error));

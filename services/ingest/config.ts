@@ -82,6 +82,12 @@ export const IngestConfig = Type.Object(
       minimum: mib,
       description: 'Most bytes of requests held at once; beyond it the answer is 429.',
     }),
+    maxBacklogBatches: Type.Integer({
+      default: 1_000_000,
+      minimum: 1,
+      description:
+        'Most batches that may wait on the bus for the enrichers; beyond it the answer is 429, and agents keep theirs.',
+    }),
     maxAppendWaitMs: Type.Integer({
       default: 5 * secondMs,
       minimum: 10,

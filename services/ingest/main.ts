@@ -13,6 +13,7 @@ import { buildIngest } from './app.ts';
 import { makeBusLink } from './bus-link.ts';
 import { IngestConfig } from './config.ts';
 import { makeIngestMetrics } from './metrics.ts';
+import { Pressure } from './pressure.ts';
 import { makeTokenBook, parseTokensFile, type TokenBook } from './tokens.ts';
 
 const tokensCheckMs = 5_000;
@@ -52,7 +53,7 @@ export const service = defineService({
   name: 'ingest',
   description: 'Takes flow batches over HTTP, checks them, and puts them on the bus.',
   sections: { ingest: IngestConfig, bus: BusConfig, runtime: RuntimeConfig },
-  async run({ config, log, metrics, readiness, signal }) {
+  async run({ config, log, metrics, readiness, memory, signal }) {
     const { ingest, runtime } = config;
     const tokens = await openTokens(ingest, log);
     if (tokens.current().size === 0) {
@@ -62,19 +63,26 @@ export const service = defineService({
           : 'no tokens are configured: no flows are taken',
       );
     }
+    const door = makeIngestMetrics(metrics);
+    const pressure = new Pressure(ingest, memory.isTight);
     const link = makeBusLink({
       open: () => openBus(config.bus, { dataDir: runtime.dataDir, log, clientId: 'eastwest-ingest' }),
       topics: topicSpecs(config.bus),
       readiness,
       log,
       signal,
+      onBacklog: (batchCount) => {
+        pressure.seeBacklog(batchCount);
+        door.backlogBatches.set(batchCount);
+      },
     });
     const app = buildIngest({
       config: ingest,
       bus: link.current,
       onAppendError: link.doubt,
       tokens: tokens.current,
-      metrics: makeIngestMetrics(metrics),
+      pressure,
+      metrics: door,
       log,
       now: Date.now,
     });

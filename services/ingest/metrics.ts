@@ -44,6 +44,11 @@ export function makeIngestMetrics(registry: Registry) {
       buckets: [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30],
       registers,
     }),
+    backlogBatches: new Gauge({
+      name: 'eastwest_ingest_backlog_batches',
+      help: 'Batches that wait on the bus for the enrichers',
+      registers,
+    }),
     inFlightBytes: new Gauge({
       name: 'eastwest_ingest_in_flight_bytes',
       help: 'Bytes of requests held now',

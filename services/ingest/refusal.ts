@@ -19,6 +19,7 @@ export const refusalCauses = [
   'no-route',
   'bad-request',
   'too-busy',
+  'backlog-full',
   'bus-away',
   'failure',
 ] as const;
@@ -42,6 +43,7 @@ const meanings: Readonly<Record<RefusalCause, { readonly status: number; readonl
   'no-route': { status: 404, title: 'There is nothing here' },
   'bad-request': { status: 400, title: 'The request is broken' },
   'too-busy': { status: 429, title: 'Too much is being taken at once' },
+  'backlog-full': { status: 429, title: 'The bus holds all it may' },
   'bus-away': { status: 503, title: 'The bus does not take messages' },
   failure: { status: 500, title: 'Something unexpected went wrong' },
 };

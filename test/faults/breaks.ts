@@ -26,7 +26,7 @@ export const breaks = {
     what: 'offsets are committed before the insert',
     file: 'services/enrich/partition.ts',
     from: 'await this.#deps.write(',
-    to: "await this.#deps.commit(at, { offset: plan.to + 1, metadata: '' }); await this.#deps.write(",
+    to: 'await this.#deps.commit(at, { offset: plan.to + 1, metadata: encodeMark({ plan: null, partitionCount }) }); await this.#deps.write(',
   },
 } as const satisfies Record<string, Break>;
 export type BreakName = keyof typeof breaks;

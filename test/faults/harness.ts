@@ -219,7 +219,7 @@ async function openRoom(ground: Ground, seed: string, course: Course, options: R
 /** Begins everything, lets the faults happen, and resolves with the sender when all is sent and nothing happens any more. */
 async function live(room: Room, course: Course, traffic: Traffic): Promise<Sender> {
   const { keepers, seed } = room;
-  fillSpool(room.spoolFolder, traffic, `${seed}-agent`, spooledBatchCount);
+  fillSpool(room.spoolFolder, traffic, { agentId: `${seed}-agent`, batchCount: spooledBatchCount });
   await Promise.all([keepers.ingest.start(), keepers['enrich-0'].start()]);
   const sender = new Sender(seed, () => room.ingestUrl);
   const beginMs = Date.now();

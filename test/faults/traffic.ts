@@ -21,6 +21,13 @@ export interface SentBatch {
   readonly flowCount: number;
 }
 
+export interface BatchSender {
+  readonly agentId: string;
+  readonly bootId: string;
+  /** Most flows in a batch. */
+  readonly maxFlows?: number;
+}
+
 /** What an edge adds up to; the key is what {@link edgeKey} makes of it. */
 export interface EdgeSum {
   flows: number;
@@ -128,11 +135,11 @@ export class Traffic {
    * A batch of one of the agents, or of `sender`. Its flows began within the last seconds before `nowMs`; of one in eight
    * batches, in the seconds around a midnight of the last days.
    */
-  batch(nowMs: number, sender?: { readonly agentId: string; readonly bootId: string }): SentBatch {
+  batch(nowMs: number, sender?: BatchSender): SentBatch {
     const agentId = sender?.agentId ?? `${this.#run}-agent-${this.#random.below(6)}`;
     const sequence = (this.#sequences.get(agentId) ?? 0) + 1;
     this.#sequences.set(agentId, sequence);
-    const flowCount = 1 + this.#random.below(120);
+    const flowCount = 1 + this.#random.below(sender?.maxFlows ?? 120);
     const isOld = this.#random.below(8) === 0;
     const midnightMs = nowMs - (nowMs % dayMs) - this.#random.below(oldestDays) * dayMs;
     const observedFromMs = (isOld ? midnightMs + spanMs / 2 : nowMs) - spanMs;

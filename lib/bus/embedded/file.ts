@@ -3,6 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as delay } from 'node:timers/promises';
+import { BusFullError } from '../bus.ts';
 
 /** Rows of a partition share the upper bits of their id; 2^40 offsets each, and all ids are exact in a double. */
 export const offsetSpan = 2 ** 40;
@@ -154,7 +155,7 @@ export function isBusy(error: unknown): boolean {
 function explained(error: unknown): unknown {
   switch (codeOf(error)) {
     case sqliteFull:
-      return new Error(
+      return new BusFullError(
         'the bus file is full: free space on its disk, raise bus.maxFileBytes, or shorten bus.flowsRetentionMs',
         { cause: error },
       );
