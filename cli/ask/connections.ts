@@ -24,7 +24,7 @@ export interface UnknownOptions extends FlowOptions {
 }
 
 /** A destination by name with its address beside it, if there is one. */
-function destinationText(edge: Edge): string {
+export function destinationText(edge: Edge): string {
   const { destination } = edge;
   const labels = labelsText(destination.labels);
   const name = edge.dns ?? destination.name;
@@ -32,21 +32,21 @@ function destinationText(edge: Edge): string {
   return who === '' ? (destination.address ?? whoText(destination)) : who;
 }
 
-function endpoint(edge: Edge): string {
+export function endpoint(edge: Edge): string {
   const { address } = edge.destination;
   return address === null ? '' : endpointText(address, edge.port);
 }
 
-function kinds(edge: Edge): [source: string, destination: string] {
+export function kinds(edge: Edge): [source: string, destination: string] {
   return [kindText(edge.source, edge.pending), kindText(edge.destination, edge.pending)];
 }
 
 /** A kind that is marked says that a name is no fact. */
-function kindCell(kind: string): Cell {
+export function kindCell(kind: string): Cell {
   return { text: kind, tone: marksText([kind]) === '' ? 'dim' : 'warn' };
 }
 
-function explainMarks(screen: Screen, edges: readonly Edge[]): void {
+export function explainMarks(screen: Screen, edges: readonly Edge[]): void {
   const text = marksText(edges.flatMap(kinds));
   if (text !== '') screen.note(text);
 }

@@ -6,6 +6,7 @@ import type { CoverageOptions } from './coverage.ts';
 import type { ExplainOptions } from './explain.ts';
 import type { AlertOptions, WorkloadOptions } from './inventory.ts';
 import type { LedgerOptions } from './ledger.ts';
+import type { OneSidedOptions } from './one-sided.ts';
 import {
   addAskOptions,
   addFlowOptions,
@@ -35,6 +36,31 @@ function registerConnections(program: Command, dependencies: Pick<CliDependencie
     .description('edges: labels to labels, port and verdict, from the rollups')
     .addOption(verdictOption())
     .action(async (options: FlowOptions) => (await import('./connections.ts')).edges(options));
+  addAskOptions(addFlowOptions(program.command('one-sided')))
+    .description('connections that one side saw and the other did not, though its agent should have')
+    .addOption(verdictOption())
+    .addOption(
+      new Option('--seen-by <side>', 'source: never arrived; destination: never sent').choices([
+        'source',
+        'destination',
+      ]),
+    )
+    .addOption(
+      new Option('--state <state>', 'why the other side did not report (not-seen when absent)').choices([
+        'not-seen',
+        'waiting',
+        'incomplete',
+        'silent',
+        'translated',
+        'same-agent',
+        'no-agent',
+        'any',
+      ]),
+    )
+    .option('--fail-on-findings', 'exit with code 3 when any was not seen, to stop a pipeline')
+    .action(async (options: OneSidedOptions) => {
+      dependencies.exit(await (await import('./one-sided.ts')).oneSided(options));
+    });
   addAskOptions(addFlowOptions(program.command('coverage')))
     .description('how much of the traffic rules explain')
     .option(

@@ -76,6 +76,16 @@ const sums = {
   packetsForward: count('Packets from source to destination, the larger of the sides.'),
   packetsReverse: count('Packets from destination to source, the larger of the sides.'),
   sides: Type.Array(Type.String(), { description: 'Which sides reported: source, destination, middle.' }),
+  absent: Type.Array(
+    Type.Object({
+      side: Type.Enum(['source', 'destination']),
+      agent: Type.Boolean({
+        description:
+          'Whether an agent reports from where that end runs; /api/v1/one-sided says if it should have seen it.',
+      }),
+    }),
+    { description: 'Ends that did not report; empty where both did.' },
+  ),
   pending: count(
     'Of the reports those that came before the inventory was complete: their names may still change.',
   ),
@@ -205,6 +215,16 @@ export interface Sight {
   readonly address: string | null;
   readonly provenance: Provenance | null;
   readonly certainty: Certainty | null;
+  /** Whether an agent reports from where it runs. */
+  readonly watched: boolean;
+}
+
+function absentOf(sides: readonly string[], source: Sight, destination: Sight): Edge['absent'] {
+  const ends = [
+    { side: 'source', agent: source.watched },
+    { side: 'destination', agent: destination.watched },
+  ] as const;
+  return ends.filter(({ side }) => !sides.includes(side));
 }
 
 function endOf(row: DescribedRow, side: 'src' | 'dst', sight: Sight): End {
@@ -285,6 +305,7 @@ export function edgeOf(
     packetsForward: Number(row.c_packets_forward),
     packetsReverse: Number(row.c_packets_reverse),
     sides: [...row.sides].sort(),
+    absent: absentOf(row.sides, sourceSight, destinationSight),
     pending: Number(row.c_pending),
   };
 }

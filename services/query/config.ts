@@ -111,6 +111,13 @@ export const QueryConfig = Type.Object(
       description:
         'An agent without a batch for this long is called silent, in seconds; keep it above twice `agent.heartbeatMs`.',
     }),
+    otherSideSeconds: Type.Integer({
+      default: 60,
+      minimum: 1,
+      maximum: 3_600,
+      description:
+        'How much further the agent of the other side must have reported, in seconds, before a connection that it does not mention never arrived; keep it above twice `agent.intervalMs`.',
+    }),
     sourceSilentAfterSeconds: Type.Integer({
       default: 60,
       minimum: 1,

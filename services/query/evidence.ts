@@ -2,6 +2,8 @@
 import type { Certainty, Provenance } from '../../schemas/closed-lists.ts';
 import { addressText, type DescribedRow, type Edge, edgeOf, type Sight, textOrNull } from './answers.ts';
 import type { RouteContext } from './context.ts';
+import type { Window } from './filters.ts';
+import { absentEnds, readWatched } from './reporters.ts';
 import { evidenceSql } from './sql/unknown.ts';
 import { workloadNamesSql } from './sql/workloads.ts';
 
@@ -86,11 +88,24 @@ export function sightOf(
   address: string,
   provenance: Provenance | null,
   certainty: Certainty | null,
+  watched: boolean,
 ): Sight {
-  return { workload: names.get(workload) ?? null, address: addressText(address), provenance, certainty };
+  return {
+    workload: names.get(workload) ?? null,
+    address: addressText(address),
+    provenance,
+    certainty,
+    watched,
+  };
 }
 
-const unseen: Sight = { workload: null, address: null, provenance: null, certainty: null };
+const unseen = { workload: null, address: null, provenance: null, certainty: null } as const;
+
+/** From the second in which the first of these was last seen until the newest. */
+function sightWindow(rows: readonly SeenRow[]): Window {
+  const times = rows.map((row) => row.last_seen_s);
+  return { sinceS: Math.min(...times), untilS: Math.max(...times) + 1 };
+}
 
 /** An edge with what its newest flow says, where that is still kept. */
 export interface EvidencedEdge<R extends SeenRow> {
@@ -127,16 +142,28 @@ export async function edgesWithEvidence<R extends SeenRow>(
     : [];
   const names = await workloadNames(context, ids, signal);
   const address = (text: string): string => (withSample ? text : '::');
+  const ends = absentEnds(seen, (row, side) =>
+    side === 'source' ? row.src_identity_id : row.dst_identity_id,
+  );
+  const watched = await readWatched(context, 'identity', ends, sightWindow(seen), signal);
   return rows.map((row) => {
     const found = evidence.get(edgeKeyOf(row));
-    if (found === undefined)
-      return { row, edge: edgeOf(row, unseen, unseen, { dns: null, process: null }), process: null };
+    const [sourceWatched, destinationWatched] = [
+      watched.has(row.src_identity_id),
+      watched.has(row.dst_identity_id),
+    ];
+    if (found === undefined) {
+      const source = { ...unseen, watched: sourceWatched };
+      const destination = { ...unseen, watched: destinationWatched };
+      return { row, edge: edgeOf(row, source, destination, { dns: null, process: null }), process: null };
+    }
     const source = sightOf(
       names,
       found.src_workload_id,
       address(found.src_ip_text),
       found.src_how,
       found.src_sure,
+      sourceWatched,
     );
     const destination = sightOf(
       names,
@@ -144,6 +171,7 @@ export async function edgesWithEvidence<R extends SeenRow>(
       address(found.dst_ip_text),
       found.dst_how,
       found.dst_sure,
+      destinationWatched,
     );
     const spoken = { dns: textOrNull(found.dns), process: textOrNull(found.process_name) };
     return { row, edge: edgeOf(row, source, destination, spoken), process: spoken.process };

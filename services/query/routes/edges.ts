@@ -2,25 +2,25 @@
 import type { FastifyInstance } from 'fastify';
 import Type, { type Static } from 'typebox';
 import {
-  addressText,
   Completeness,
   Connection,
   Edge,
-  edgeOf,
   isoOrNull,
   listFields,
   tableField,
-  textOrNull,
   Unknown,
   windowAnswer,
 } from '../answers.ts';
+import { type ConnectionRow, connectionOf } from '../connections.ts';
 import type { RouteContext } from '../context.ts';
 import { encodeCursor } from '../cursor.ts';
-import { edgesWithEvidence, type NamedRow, type SeenRow, sightOf, workloadNames } from '../evidence.ts';
+import { edgesWithEvidence, type SeenRow, workloadNames } from '../evidence.ts';
 import type { Window } from '../filters.ts';
 import { flowParameters, labelParameters, pageParameters, toFlowFilter, toPage } from '../parameters.ts';
+import { absentEnds, readWatched } from '../reporters.ts';
 import { connectionSorts, connectionsSql } from '../sql/connections.ts';
 import { edgeSorts, edgesSql, orders } from '../sql/edges.ts';
+import type { EndSide } from '../sql/one-sided.ts';
 import { planEdges } from '../sql/plan.ts';
 import { unknownSorts, unknownSql } from '../sql/unknown.ts';
 import { clientSignal, parameters, routeSchema } from './route.ts';
@@ -164,26 +164,6 @@ const ConnectionsAnswer = Type.Object({
   completeness: Completeness,
 });
 
-type ConnectionRow = UnknownRow &
-  NamedRow & {
-    readonly src_workload_id: string;
-    readonly dst_workload_id: string;
-    readonly dns: string;
-    readonly process_name: string;
-    readonly service_ip: string;
-    readonly service_port: number;
-    readonly dropped_count: string;
-    readonly ambiguous_count: string;
-    readonly late_count: string;
-    readonly unnamed_count: string;
-  };
-
-function serviceAddress(row: ConnectionRow): string | null {
-  const address = addressText(row.service_ip);
-  if (address === null) return null;
-  return address.includes(':') ? `[${address}]:${row.service_port}` : `${address}:${row.service_port}`;
-}
-
 function connectionsRoute(app: FastifyInstance, context: RouteContext): void {
   const schema = routeSchema({
     tag: 'connections',
@@ -207,29 +187,14 @@ function connectionsRoute(app: FastifyInstance, context: RouteContext): void {
         context.ask<ConnectionRow>(connectionsSql(filter, sorted), signal),
         context.completeness(filter.window, signal),
       ]);
-      const names = await workloadNames(
-        context,
-        rows.flatMap((row) => [row.src_workload_id, row.dst_workload_id]),
-        signal,
-      );
-      const items = rows.map(
-        (row): Connection => ({
-          ...edgeOf(
-            row,
-            sightOf(names, row.src_workload_id, row.src_address, row.src_how, row.src_sure),
-            sightOf(names, row.dst_workload_id, row.dst_address, row.dst_how, row.dst_sure),
-            { dns: textOrNull(row.dns), process: textOrNull(row.process_name) },
-          ),
-          firstSeen: isoOrNull(row.first_seen_s),
-          lastSeen: isoOrNull(row.last_seen_s),
-          process: textOrNull(row.process_name),
-          serviceAddress: serviceAddress(row),
-          dropped: Number(row.dropped_count),
-          ambiguous: Number(row.ambiguous_count),
-          late: Number(row.late_count),
-          unnamed: Number(row.unnamed_count),
-        }),
-      );
+      const idOf = (row: ConnectionRow, side: EndSide): string =>
+        side === 'source' ? row.src_workload_id : row.dst_workload_id;
+      const ids = rows.flatMap((row) => [row.src_workload_id, row.dst_workload_id]);
+      const [names, watched] = await Promise.all([
+        workloadNames(context, ids, signal),
+        readWatched(context, 'id', absentEnds(rows, idOf), filter.window, signal),
+      ]);
+      const items = rows.map((row) => connectionOf(row, names, watched));
       return { ...listOf(items, rows, filter.window, page), table: 'flows', completeness };
     },
   );
