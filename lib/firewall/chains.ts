@@ -44,6 +44,8 @@ export interface Chain {
   /** What is done with what no rule decided; `null` for chains that are jumped to. */
   readonly policy: FirewallAction | null;
   readonly line: number;
+  /** Addresses of its family. */
+  readonly every: AddressSet;
   readonly rules: ChainRule[];
 }
 
@@ -140,8 +142,16 @@ export function layOut(chains: ReadonlyMap<string, Chain>, wanted: string | null
     return { rules: [], ignored: [], problems: [`line 1: ${what}; there are: ${hookNames(chains)}`] };
   }
   for (const chain of starts) {
+    const { every } = chain;
     walk(layout, chain, matchAll, 0);
-    if (chain.policy !== null) place(layout, matchAll, chain.policy, chain.line, `policy of ${chain.name}`);
+    if (chain.policy !== null)
+      place(
+        layout,
+        { ...matchAll, source: every, destination: every },
+        chain.policy,
+        chain.line,
+        `policy of ${chain.name}`,
+      );
   }
   for (const chain of chains.values()) {
     if (layout.visited.has(chain.name)) continue;

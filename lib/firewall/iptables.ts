@@ -220,7 +220,7 @@ export function readIptables(text: string, wanted: string | null): RuleFile {
     if (content.startsWith(':')) {
       const [name = '', policy = '-'] = content.slice(1).split(/\s+/);
       const action = policy === 'ACCEPT' ? 'allow' : policy === '-' ? null : 'deny';
-      chains.set(name, { name, hook: hooks[name] ?? '', policy: action, line, rules: [] });
+      chains.set(name, { name, hook: hooks[name] ?? '', policy: action, line, every, rules: [] });
       return;
     }
     // Counters may stand before a rule.

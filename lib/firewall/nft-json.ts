@@ -1,6 +1,14 @@
 /** Reads what `nft -j list ruleset` prints. */
 import { type Chain, layOut } from './chains.ts';
-import { type Draft, narrow, newDraft, replyReason, Unreadable, withCondition } from './nft-match.ts';
+import {
+  type Draft,
+  everyOf,
+  narrow,
+  newDraft,
+  replyReason,
+  Unreadable,
+  withCondition,
+} from './nft-match.ts';
 import type { RuleFile } from './rule.ts';
 
 type Json = Readonly<Record<string, unknown>>;
@@ -91,7 +99,14 @@ export function readNftJson(text: string, wanted: string | null): RuleFile {
     const hook = chain.type === 'filter' ? textOf(chain.hook) : chain.hook === undefined ? '' : 'other';
     const policy = hook === '' ? null : chain.policy === 'drop' ? 'deny' : 'allow';
     const name = `${tableOf(chain)} ${textOf(chain.name)}`;
-    chains.set(name, { name, hook, policy, line: position + 1, rules: [] });
+    chains.set(name, {
+      name,
+      hook,
+      policy,
+      line: position + 1,
+      every: everyOf(textOf(chain.family)),
+      rules: [],
+    });
   });
   list.forEach((entry: unknown, position) => {
     if (!isObject(entry) || !isObject(entry.rule)) return;

@@ -26,8 +26,13 @@ export interface Draft {
   readonly isReply: boolean;
 }
 
+/** All addresses of a table's family. */
+export function everyOf(family: string): AddressSet {
+  return family === 'ip' ? everyIpv4 : family === 'ip6' ? everyIpv6 : everyAddress;
+}
+
 export function newDraft(family: string): Draft {
-  const every = family === 'ip' ? everyIpv4 : family === 'ip6' ? everyIpv6 : everyAddress;
+  const every = everyOf(family);
   return {
     match: { ...matchAll, source: every, destination: every },
     target: { type: 'none' },

@@ -1,6 +1,14 @@
 /** Reads what `nft list ruleset` prints: tables with sets and chains, and what perimeter rules use of them. */
 import { type Chain, layOut } from './chains.ts';
-import { type Draft, narrow, newDraft, replyReason, Unreadable, withCondition } from './nft-match.ts';
+import {
+  type Draft,
+  everyOf,
+  narrow,
+  newDraft,
+  replyReason,
+  Unreadable,
+  withCondition,
+} from './nft-match.ts';
 import type { Ignored, RuleFile } from './rule.ts';
 
 interface Token {
@@ -239,7 +247,12 @@ function readBlock(reader: Reader, each: (statement: Statement) => void): void {
 }
 
 /** The header of a chain, `type filter hook forward priority filter; policy drop;`, may be one statement or several. */
-function readChain(reader: Reader, name: string, line: number): { chain: Chain; statements: Statement[] } {
+function readChain(
+  reader: Reader,
+  family: string,
+  name: string,
+  line: number,
+): { chain: Chain; statements: Statement[] } {
   let hook = '';
   let policy: Chain['policy'] = null;
   const statements: Statement[] = [];
@@ -251,7 +264,7 @@ function readChain(reader: Reader, name: string, line: number): { chain: Chain; 
     } else if (words[0] === 'policy') policy = words[1] === 'drop' ? 'deny' : 'allow';
     else if (words[0] !== 'comment') statements.push(statement);
   });
-  return { chain: { name, hook, policy, line, rules: [] }, statements };
+  return { chain: { name, hook, policy, line, every: everyOf(family), rules: [] }, statements };
 }
 
 function readTable(reader: Reader, family: string, table: string, out: Tables): void {
@@ -280,7 +293,7 @@ function readTable(reader: Reader, family: string, table: string, out: Tables): 
       if (!sets.has(name)) sets.set(name, []);
       continue;
     }
-    const { chain, statements } = readChain(reader, `${family} ${table} ${name}`, token.line);
+    const { chain, statements } = readChain(reader, family, `${family} ${table} ${name}`, token.line);
     out.chains.set(chain.name, chain);
     raw.push(...statements.map((statement) => ({ chain, statement })));
   }
