@@ -205,8 +205,14 @@ function randomFrom(seed: number): () => number {
   };
 }
 
-/** Flows of `hours` hours before `endS`: each connection is reported by its sides, and one in five reports is lost. */
-export function makeFlows(endS: number, hours: number, connectionCount: number, seed = 7): FlowRow[] {
+/** Flows of `hours` hours before `endS`: each connection is reported by its sides, and a share of the reports is lost. */
+export function makeFlows(
+  endS: number,
+  hours: number,
+  connectionCount: number,
+  seed = 7,
+  lostShare = 0.2,
+): FlowRow[] {
   const random = randomFrom(seed);
   const pick = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)] as T;
   const rows: FlowRow[] = [];
@@ -222,7 +228,7 @@ export function makeFlows(endS: number, hours: number, connectionCount: number, 
     const time = Math.floor(endS - 1 - random() * (hours * 3600 - 1));
     const bytes = Math.floor(random() * 5000);
     for (const side of talk.sides) {
-      if (random() < 0.2) continue;
+      if (random() < lostShare) continue;
       rows.push({
         // Both ends see it in the same second: their minutes are the same.
         time,
