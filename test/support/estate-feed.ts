@@ -15,7 +15,8 @@ async function publish(bus: Bus, events: readonly InventoryEvent[]): Promise<voi
     await bus.append(topics.inventory, events.slice(at, at + appendChunk).map(messageOf));
 }
 
-async function post(ingestUrl: string, message: Uint8Array): Promise<void> {
+/** Sends one encoded batch, again while ingest is busy. */
+export async function post(ingestUrl: string, message: Uint8Array): Promise<void> {
   for (;;) {
     const response = await fetch(`${ingestUrl}/v1/flows`, {
       method: 'POST',
