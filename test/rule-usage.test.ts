@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { ruleId } from '../lib/inventory/ids.ts';
 import { isoSeconds } from '../services/query/time.ts';
+import { lateRow, repairOf } from './support/late-rows.ts';
 import {
   arrivalOf,
   clickhouseTime,
@@ -33,6 +34,9 @@ const more = {
 
 const idOf = ({ ruleset, name }: { ruleset: string; name: string }): string => String(ruleId(ruleset, name));
 
+/** A rule that flows name, but that no policy in the store has. */
+const strangerId = idOf({ ruleset: 'nowhere', name: 'stranger' });
+
 /** The flows of the small estate, with some of the unexplained ones given to rules. */
 function hitRows(): FlowRow[] {
   const rows = makeFlows(endS, 7, 2000);
@@ -46,6 +50,7 @@ function hitRows(): FlowRow[] {
     if (row.to === 'oracle' && row.time % 2 === 0) return judged(row, more.removed);
     if (row.from === 'analytics' && row.to === 'partner') return judged(row, more.gone);
     if (row.from === 'nobody' && row.time % 3 === 0) return judged(row, more.disabled);
+    if (row.dst_port === 9100 && row.time % 5 === 0) return { ...judged(row, more.idle), rule: strangerId };
     return row;
   });
 }
@@ -105,6 +110,36 @@ before(async () => {
       applied: clickhouseTime(sinceMs + policy * hour * 1000),
       author: 'test',
     })),
+  );
+  // What was first thought to be a hit, and was repaired since: on an edge that has hits, and for a rule that has none.
+  const guesses = [rules.ledger, more.idle].flatMap((rule, of) =>
+    [60, 1000, 5000].map((secondsAgo, index) => ({
+      ...lateRow(
+        {
+          time: endS - secondsAgo,
+          source: 1,
+          workload: 1,
+          side: 'source',
+          verdict: 'allowed',
+          bytes: 7,
+          certainty: 'late',
+        },
+        of * 10 + index,
+      ),
+      src_identity: identityOf('payments'),
+      dst_identity: identityOf('ledger'),
+      dst_port: 5432,
+      rule: idOf(rule),
+    })),
+  );
+  await store.insertRows('flows_late', guesses);
+  await store.insertRows(
+    'flows_late',
+    guesses.flatMap((row) =>
+      repairOf(row, { found: 1, judged: 'unexplained', sure: 'exact' }).map((one) =>
+        one.pending === 0 ? { ...one, rule: '0' } : one,
+      ),
+    ),
   );
   // The only workload of analytics is no more.
   const [[name, ip]] = people.analytics.workloads as unknown as [[string, string]];
@@ -221,6 +256,8 @@ describe('rules', () => {
       'never-needed': 'active',
       'long-ago': 'active',
       'by-the-dead': 'active',
+      // Hits count, whether a policy is known that has the rule or not.
+      '': 'removed',
     });
     assert.deepEqual([of('was-there').policy, of('never-needed').lastHitEver], [1, null]);
     assert.deepEqual([of('long-ago').lastHit, of('long-ago').lastHitEver], [null, isoSeconds(former.time)]);

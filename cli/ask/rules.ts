@@ -19,6 +19,7 @@ export interface RulesOptions extends AskOptions {
 }
 
 interface Rule {
+  readonly id: string;
   readonly ruleset: string;
   readonly name: string;
   readonly action: string;
@@ -59,9 +60,14 @@ const columns: readonly Column[] = [
   { title: 'EXPIRES', optional: true },
 ];
 
+/** A rule that the store has no name of is called by its id. */
+function nameText({ ruleset, name, id }: Rule): string {
+  return name === '' ? `rule ${id}` : `${ruleset}/${name}`;
+}
+
 function ruleRow(rule: Rule, nowMs: number): (string | Cell)[] {
   return [
-    { text: `${rule.ruleset}/${rule.name}`, tone: 'bold' },
+    { text: nameText(rule), tone: 'bold' },
     rule.action,
     { text: rule.state, tone: stateTones[rule.state] ?? 'plain' },
     { text: rule.usage, tone: usageTones[rule.usage] ?? 'plain' },
@@ -131,7 +137,7 @@ export async function unused(options: RulesOptions): Promise<number> {
       screen.table(
         unusedColumns,
         answer.items.map((rule) => [
-          { text: `${rule.ruleset}/${rule.name}`, tone: 'bold' },
+          { text: nameText(rule), tone: 'bold' },
           rule.action,
           { text: rule.state, tone: stateTones[rule.state] ?? 'plain' },
           { text: whyText(rule, answer.keptSince), tone: usageTones[rule.usage] ?? 'plain' },

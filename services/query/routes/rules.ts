@@ -4,14 +4,16 @@ import Type, { type Static } from 'typebox';
 import { Completeness, isoMsOrNull, isoOrNull, listFields, tableField, windowAnswer } from '../answers.ts';
 import type { RouteContext } from '../context.ts';
 import { encodeCursor } from '../cursor.ts';
-import { windowFilter } from '../filters.ts';
+import { type Window, windowFilter } from '../filters.ts';
 import { pageParameters, toPage, toWindow, windowParameters } from '../parameters.ts';
 import type { Policies } from '../policies.ts';
 import { badParameter } from '../problem.ts';
+import type { Statement } from '../sql/bindings.ts';
 import { planEdges } from '../sql/plan.ts';
 import {
   keptSinceSql,
   lastHitsSql,
+  pendingHitsSql,
   type RuleState,
   type RuleUse,
   ruleSorts,
@@ -125,6 +127,44 @@ function oneOf<T extends string>(name: string, text: string | undefined, values:
   });
 }
 
+interface HitRow {
+  readonly rule_id: string;
+  readonly first_s?: number;
+  readonly last_s: number;
+}
+
+/** First and last hit of each rule in the window, and the last in all that is kept; Unix seconds, 0 for none. */
+async function hitsOf(
+  context: RouteContext,
+  rows: readonly RuleRow[],
+  window: Window,
+  signal: AbortSignal,
+): Promise<(row: RuleRow) => { readonly firstS: number; readonly lastS: number; readonly everS: number }> {
+  const read = async (ids: readonly string[], statement: (ids: readonly string[]) => Statement) => {
+    const found = ids.length === 0 ? [] : await context.ask<HitRow>(statement(ids), signal);
+    return new Map(found.map((row) => [row.rule_id, row]));
+  };
+  const idsOf = (holds: (row: RuleRow) => boolean): string[] => rows.filter(holds).map((row) => row.rule_id);
+  const [pending, former] = await Promise.all([
+    read(
+      idsOf((row) => row.c_pending !== '0'),
+      (ids) => pendingHitsSql(ids, window),
+    ),
+    read(
+      idsOf((row) => row.used === 'unused'),
+      lastHitsSql,
+    ),
+  ]);
+  return (row) => {
+    const open = pending.get(row.rule_id);
+    const [settledFirstS, settledLastS] = [Number(row.first_s), Number(row.last_s)];
+    const firsts = [settledFirstS, open?.first_s ?? 0].filter((seconds) => seconds > 0);
+    const lastS = Math.max(settledLastS, open?.last_s ?? 0);
+    const firstS = firsts.length === 0 ? 0 : Math.min(...firsts);
+    return { firstS, lastS, everS: lastS === 0 ? (former.get(row.rule_id)?.last_s ?? 0) : lastS };
+  };
+}
+
 /** What rows of rules don't say. */
 async function policyFacts(
   policies: Policies | undefined,
@@ -174,17 +214,12 @@ export function ruleRoutes(
         context.ask<{ kept_s: number }>(keptSinceSql, signal),
         context.completeness(plan.window, signal),
       ]);
-      const silent = rows.flatMap((row) => (row.used === 'unused' ? [row.rule_id] : []));
-      const hits =
-        silent.length === 0
-          ? []
-          : await context.ask<{ rule_id: string; last_s: string | number }>(lastHitsSql(silent), signal);
-      const lastHits = new Map(hits.map((row) => [row.rule_id, Number(row.last_s)]));
+      const hits = await hitsOf(context, rows, plan.window, signal);
       const total = Number(rows[0]?.total ?? page.offset);
       const end = page.offset + rows.length;
       return {
         items: rows.map((row): Static<typeof Rule> => {
-          const lastS = Number(row.last_s);
+          const { firstS, lastS, everS } = hits(row);
           return {
             id: row.rule_id,
             policy: row.policy_version,
@@ -205,9 +240,9 @@ export function ruleRoutes(
             edges: Number(row.edge_count),
             edgesAlive: Number(row.alive_count),
             pending: Number(row.c_pending),
-            firstHit: isoOrNull(Number(row.first_s)),
+            firstHit: isoOrNull(firstS),
             lastHit: isoOrNull(lastS),
-            lastHitEver: isoOrNull(lastS === 0 ? (lastHits.get(row.rule_id) ?? 0) : lastS),
+            lastHitEver: isoOrNull(everS),
           };
         }),
         total,
