@@ -4,8 +4,13 @@
  */
 import Type, { type Static } from 'typebox';
 
-const name = Type.String({ minLength: 1, maxLength: 128, pattern: '^[A-Za-z0-9][A-Za-z0-9._-]*$' });
-const text = Type.String({ maxLength: 2048 });
+const name = Type.String({
+  minLength: 1,
+  maxLength: 128,
+  pattern: '^[A-Za-z0-9][A-Za-z0-9._-]*$',
+  description: 'Letters, digits, dots, dashes and underscores; a letter or digit first.',
+});
+const text = Type.String({ maxLength: 2048, description: 'For people; it changes nothing.' });
 const closed = { additionalProperties: false };
 
 const values = Type.Union([Type.String(), Type.Array(Type.String(), { minItems: 1 })], {
@@ -23,7 +28,11 @@ export const SelectorValue = Type.Union(
     Type.Array(Type.String(), { minItems: 1 }),
     group,
     Type.Object(
-      { not: Type.Union([Type.String(), Type.Array(Type.String(), { minItems: 1 }), group]) },
+      {
+        not: Type.Union([Type.String(), Type.Array(Type.String(), { minItems: 1 }), group], {
+          description: 'A value, a list, or a group.',
+        }),
+      },
       { ...closed, description: 'Anything but these values; also where the label is absent.' },
     ),
   ],
@@ -59,10 +68,17 @@ export const Actor = Type.Union(
       { ...closed, description: 'Addresses in place: 10.1.0.0/16, 2001:db8::/32, 203.0.113.7.' },
     ),
     Type.Object(
-      { dns: Type.Union([dnsName, Type.Array(dnsName, { minItems: 1 })]) },
+      {
+        dns: Type.Union([dnsName, Type.Array(dnsName, { minItems: 1 })], {
+          description: 'DNS names, or *.example.com for every name below example.com.',
+        }),
+      },
       { ...closed, description: 'Ends that were asked for by these DNS names.' },
     ),
-    Type.Object({ any: Type.Literal(true) }, { ...closed, description: 'Every end, known or not.' }),
+    Type.Object(
+      { any: Type.Literal(true, { description: 'Write true.' }) },
+      { ...closed, description: 'Every end, known or not.' },
+    ),
   ],
   { description: 'One of: labels, ipList, cidr, dns, any.' },
 );
@@ -227,23 +243,40 @@ export const Profile = Type.Object(
               Type.Literal('host'),
               Type.Literal('service'),
             ]),
+            { description: 'Kinds of workloads. Absent: all of them.' },
           ),
         ),
       },
-      closed,
+      { ...closed, description: 'What it gives labels to: all that is named must match.' },
     ),
     assign: Type.Optional(Type.Record(Type.String(), Type.String(), { description: 'Fixed labels.' })),
     map: Type.Optional(
       Type.Array(
         Type.Object(
           {
-            key: Type.String({ minLength: 1 }),
-            from: Type.Union([
-              Type.Object({ label: Type.String() }, closed),
-              Type.Object({ namespaceLabel: Type.String() }, closed),
-              Type.Object({ annotation: Type.String() }, closed),
-            ]),
-            values: Type.Optional(Type.Record(Type.String(), Type.String())),
+            key: Type.String({ minLength: 1, description: 'The label it gives.' }),
+            from: Type.Union(
+              [
+                Type.Object(
+                  { label: Type.String({ description: "Name of one of the workload's labels." }) },
+                  closed,
+                ),
+                Type.Object(
+                  { namespaceLabel: Type.String({ description: "Name of one of its namespace's labels." }) },
+                  closed,
+                ),
+                Type.Object(
+                  { annotation: Type.String({ description: 'Name of one of its annotations.' }) },
+                  closed,
+                ),
+              ],
+              { description: 'Where the value is taken from.' },
+            ),
+            values: Type.Optional(
+              Type.Record(Type.String(), Type.String(), {
+                description: 'What each value becomes; others give nothing. Absent: as it is.',
+              }),
+            ),
           },
           closed,
         ),
@@ -284,7 +317,11 @@ export const IpList = Type.Object(
 );
 
 export const Service = Type.Object(
-  { name, ports: Type.Array(PortSpec, { minItems: 1 }), description: Type.Optional(text) },
+  {
+    name,
+    ports: Type.Array(PortSpec, { minItems: 1, description: 'Any of them.' }),
+    description: Type.Optional(text),
+  },
   closed,
 );
 
@@ -322,6 +359,16 @@ export const PolicyFile = Type.Object(
   },
   closed,
 );
+
+/** PolicyFile as plain JSON Schema, as it is published for editors in `policy.schema.json`. */
+export function policyJsonSchema(): Record<string, unknown> {
+  return {
+    $schema: 'http://json-schema.org/draft-07/schema#',
+    title: 'Eastwest policy',
+    description: 'One file of a policy folder: any of these keys; all files together are one policy.',
+    ...JSON.parse(JSON.stringify(PolicyFile)),
+  };
+}
 
 export type SelectorValue = Static<typeof SelectorValue>;
 export type LabelSelector = Static<typeof LabelSelector>;

@@ -74,7 +74,7 @@ export interface CompiledPolicy {
 }
 
 /** Compiles one port specification; a port without protocol is TCP, a protocol without port is all of its ports. */
-function compilePort(spec: PortSpec, processes: ProcessClasses): PortMatch {
+export function compilePort(spec: PortSpec, processes: ProcessClasses): PortMatch {
   const numbered = protocolNumbers[spec.protocol ?? 'tcp'] ?? anyProtocol;
   const process = spec.process === undefined ? -1 : processes.add(spec.process);
   if (spec.icmpType !== undefined) {

@@ -1,6 +1,6 @@
 /** Checks of labels and profiles across the documents of a policy: what contradicts, what can never be used. */
 import { identityKinds } from '../../schemas/closed-lists.ts';
-import type { LabelKey, LabelSelector, Profile, SelectorValue } from '../../schemas/policy.ts';
+import type { LabelKey, LabelSelector, Profile, Rule, SelectorValue } from '../../schemas/policy.ts';
 import { nearest } from '../runtime/nearest.ts';
 import type { NamedFile, Path, PolicyProblem } from './check.ts';
 import {
@@ -29,6 +29,8 @@ interface KnownLabels {
   readonly declared: ReadonlySet<string>;
   /** Keys that something may give. */
   readonly given: ReadonlySet<string>;
+  /** The key of each label group; empty where the group is wrong in itself. */
+  readonly groups: ReadonlyMap<string, string>;
 }
 
 interface PlacedProfile {
@@ -223,20 +225,52 @@ function plainValues(
   return { values: [], at: () => path };
 }
 
+function checkGroupOf(
+  key: string,
+  wanted: SelectorValue,
+  path: Path,
+  known: KnownLabels,
+  report: Report,
+): void {
+  if (typeof wanted === 'string' || Array.isArray(wanted)) return;
+  if ('not' in wanted) {
+    checkGroupOf(key, wanted.not, [...path, 'not'], known, report);
+    return;
+  }
+  const of = known.groups.get(wanted.group);
+  if (of === undefined)
+    report.error(
+      [...path, 'group'],
+      `there is no label group "${wanted.group}"${hint(wanted.group, known.groups.keys()) || ': define it under labelGroups'}`,
+    );
+  else if (of !== '' && of !== key)
+    report.error(
+      [...path, 'group'],
+      `label group "${wanted.group}" is of ${of}, not of ${key}: write ${of}: { group: ${wanted.group} }`,
+    );
+}
+
+/** Values that are asked of a key: some that can't be. */
+function checkValues(
+  key: string,
+  values: readonly string[],
+  at: (i: number) => Path,
+  known: KnownLabels,
+  report: Report,
+): void {
+  for (const [i, value] of values.entries()) {
+    if (key === 'kind' && !kinds.includes(value))
+      report.error(at(i), `there is no kind "${value}": write one of ${kinds.join(', ')}`);
+    else if (known.values.has(key)) checkValue(key, value, at(i), known, report);
+  }
+}
+
 function checkSelector(selector: LabelSelector, path: Path, known: KnownLabels, report: Report): void {
   for (const [key, wanted] of Object.entries(selector)) {
     const { values, at } = plainValues(wanted, [...path, key]);
-    if (selectorWords.some((word) => word === key)) {
-      for (const [i, value] of values.entries()) {
-        if (key === 'kind' && !kinds.includes(value))
-          report.error(at(i), `there is no kind "${value}": write one of ${kinds.join(', ')}`);
-      }
-      continue;
-    }
-    for (const [i, value] of values.entries()) {
-      if (known.values.has(key)) checkValue(key, value, at(i), known, report);
-    }
-    if (known.given.has(key)) continue;
+    checkGroupOf(key, wanted, [...path, key], known, report);
+    checkValues(key, values, at, known, report);
+    if (known.given.has(key) || selectorWords.some((word) => word === key)) continue;
     const asked =
       hint(key, [...known.given, ...selectorWords]) || '; declare it under labels if hosts have it';
     report.warning(
@@ -253,18 +287,24 @@ function checkRules(
 ): void {
   for (const { file, content } of files) {
     const report = reportOf(file);
+    const checkEnds = ({ from, to }: Pick<Rule, 'from' | 'to'>, path: Path): void => {
+      for (const [end, actors] of [
+        ['from', from],
+        ['to', to],
+      ] as const) {
+        for (const [n, actor] of actors.entries()) {
+          if ('labels' in actor) checkSelector(actor.labels, [...path, end, n, 'labels'], known, report);
+        }
+      }
+    };
     content.rulesets?.forEach(({ scope, rules }, i) => {
       for (const [n, selector] of (scope ?? []).entries())
         checkSelector(selector, ['rulesets', i, 'scope', n], known, report);
-      rules.forEach((rule, k) => {
-        for (const end of ['from', 'to'] as const) {
-          for (const [n, actor] of rule[end].entries()) {
-            if ('labels' in actor)
-              checkSelector(actor.labels, ['rulesets', i, 'rules', k, end, n, 'labels'], known, report);
-          }
-        }
-      });
+      for (const [k, rule] of rules.entries()) checkEnds(rule, ['rulesets', i, 'rules', k]);
     });
+    for (const [i, boundary] of (content.boundaries ?? []).entries()) checkEnds(boundary, ['boundaries', i]);
+    for (const [i, { key, values }] of (content.labelGroups ?? []).entries())
+      checkValues(key, values, (n) => ['labelGroups', i, 'values', n], known, report);
   }
 }
 
@@ -293,6 +333,12 @@ export function checkLabels(files: readonly NamedFile[]): PolicyProblem[] {
       ...declaredKeys,
       ...profiles.flatMap(({ profile }) => keysOf(profile)),
     ]),
+    groups: new Map(
+      files.flatMap(({ content, leftOut }) => [
+        ...(leftOut?.labelGroups ?? []).map((name) => [name, ''] as const),
+        ...(content.labelGroups ?? []).map(({ name, key }) => [name, key] as const),
+      ]),
+    ),
   };
   checkDeclared(files, reportOf);
   for (const placed of profiles) {
