@@ -1,19 +1,29 @@
 /** Explanations over the HTTP API and on the command line, from rows and a policy made by hand. */
 import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Ajv } from 'ajv';
 import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { Default, Parse } from 'typebox/value';
+import type { Bus } from '../lib/bus/bus.ts';
+import { busConfig } from '../lib/bus/config.ts';
+import { openBus } from '../lib/bus/open.ts';
+import { topicSpecs } from '../lib/bus/topics.ts';
 import { readPolicy } from '../lib/policy/load.ts';
 import { PolicyTimeline } from '../lib/policy/timeline.ts';
 import type { PolicyDocument } from '../schemas/policy.ts';
+import { topics } from '../schemas/topics.ts';
 import { buildQueryApp } from '../services/query/app.ts';
 import { QueryConfig } from '../services/query/config.ts';
+import { followPolicies } from '../services/query/policies.ts';
 import { isoSeconds } from '../services/query/time.ts';
 import { identityOf, makeFlows } from './support/query-rows.ts';
 import { openQueryScene, pastMinute, type QueryScene, runCommand } from './support/query-scene.ts';
+import { until } from './support/until.ts';
 
 const hour = 3600;
 const endS = pastMinute();
@@ -338,5 +348,65 @@ describe('the commands', () => {
       stderr,
       /source is "payment-api-1": no workload ever had this name or uid; near it: payments-prod\/payments-api-1/,
     );
+  });
+});
+
+describe('the policy at a moment', () => {
+  const config = busConfig({});
+  const never = new AbortController().signal;
+  let folder: string;
+
+  const open = async (): Promise<Bus> => {
+    const bus = await openBus(config, { dataDir: folder, log: pino({ level: 'silent' }), clientId: 'test' });
+    await bus.ensureTopics(topicSpecs(config));
+    return bus;
+  };
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'eastwest-explain-'));
+  });
+  after(() => rm(folder, { recursive: true, force: true }));
+
+  test('is read from the topic once and followed: one key for all, or one for each version', async () => {
+    const bus = await open();
+    let openCount = 0;
+    const errors: Error[] = [];
+    const policies = followPolicies({
+      open: async () => {
+        openCount++;
+        return open();
+      },
+      onError: (error) => errors.push(error),
+    });
+    try {
+      const put = (key: string, document: object): Promise<void> =>
+        bus.append(topics.policy, [{ key, value: Buffer.from(JSON.stringify(document)) }]);
+      const versionAt = async (timeMs: number): Promise<number> =>
+        (await policies.at(timeMs, never)).document.version;
+      assert.equal(await versionAt(5000), 0);
+      await put('policy', documentOf(yaml, 1, 1000));
+      await put('policy', documentOf(yaml, 2, 2000));
+      await put('policy/3', documentOf(yaml, 3, 3000));
+      await put('policy/4', { v: 99 });
+      await until('all versions are read', 10_000, async () => (await versionAt(5000)) === 3);
+      assert.deepEqual(await Promise.all([1500, 2000, 2999, 3000].map(versionAt)), [1, 2, 2, 3]);
+      // Before the oldest that is kept, that one.
+      assert.equal(await versionAt(1), 1);
+      await until('what is no policy is told', 10_000, () => Promise.resolve(errors.length > 0));
+      assert.match(errors[0]?.message ?? '', /format 99/);
+      assert.equal(openCount, 1);
+    } finally {
+      await policies.close();
+      await bus.close();
+    }
+  });
+
+  test('is a problem, not a wait without end, while the bus is away', async () => {
+    const policies = followPolicies({
+      open: () => Promise.reject(new Error('no broker')),
+      onError: () => {},
+    });
+    await assert.rejects(policies.at(0, never), { kind: 'bus-unavailable', message: /no broker/ });
+    const silent = followPolicies({ open: () => new Promise(() => {}), onError: () => {} });
+    await assert.rejects(silent.at(0, AbortSignal.timeout(20)), { kind: 'bus-unavailable' });
   });
 });
