@@ -7,6 +7,7 @@ import manifest from '../package.json' with { type: 'json' };
 import { register as registerAsk } from './ask/register.ts';
 import { register as registerConfig } from './commands/config.ts';
 import { register as registerDoctor } from './commands/doctor.ts';
+import { register as registerExport } from './commands/export.ts';
 import { register as registerLabels } from './commands/labels.ts';
 import { register as registerNetworkPolicy } from './commands/networkpolicy.ts';
 import { register as registerRelabel } from './commands/relabel.ts';
@@ -108,6 +109,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     registerLabels(program, dependencies);
     registerRelabel(program, dependencies);
     registerNetworkPolicy(program, dependencies);
+    registerExport(program, dependencies);
     registerDoctor(program, dependencies);
     registerConfig(program, dependencies);
     await program.parseAsync([...argv], { from: 'user' });

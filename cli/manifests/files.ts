@@ -7,24 +7,30 @@ import { exitCodes, OperatorError } from '../../lib/runtime/exit.ts';
 const maxManifestBytes = 32 * 1024 * 1024;
 const maxManifestFiles = 20_000;
 
-async function manifestFiles(path: string): Promise<string[]> {
+export const manifestEndings: readonly string[] = ['.yaml', '.yml', '.json'];
+
+async function filesAt(path: string, endings: readonly string[]): Promise<string[]> {
   if ((await stat(path)).isFile()) return [path];
   const entries = await readdir(path, { recursive: true, withFileTypes: true });
   return entries
-    .filter((entry) => entry.isFile() && /\.(ya?ml|json)$/.test(entry.name))
+    .filter((entry) => entry.isFile() && endings.some((ending) => entry.name.endsWith(ending)))
     .map((entry) => join(entry.parentPath, entry.name))
     .sort();
 }
 
 /** Texts by file name. @throws {OperatorError} where there is nothing to read, or too much. */
-export async function readTexts(path: string): Promise<Map<string, string>> {
+export async function readTexts(
+  path: string,
+  endings: readonly string[] = manifestEndings,
+): Promise<Map<string, string>> {
   const texts = new Map<string, string>();
   const fail = (message: string): never => {
     throw new OperatorError(`${path}: ${message}`, exitCodes.usage);
   };
   try {
-    const files = await manifestFiles(path);
-    if (files.length === 0) fail('there are no .yaml, .yml or .json files here');
+    const files = await filesAt(path, endings);
+    if (files.length === 0)
+      fail(`there are no ${endings.slice(0, -1).join(', ')} or ${endings.at(-1)} files here`);
     if (files.length > maxManifestFiles)
       fail(`there are ${files.length} files, at most ${maxManifestFiles} are read: name a smaller folder`);
     for (const file of files) {
