@@ -1,16 +1,32 @@
-/** `npm run bench`: every figure with its baseline from the same run. `-- --json` for machines, `-- --quick` for a short one. */
+/**
+ * `npm run bench`: every figure with its baseline from the same run. `-- --json` for machines, `-- --quick` for a short one;
+ * `-- storage` and `-- big-queries --flows N` for these parts alone.
+ */
 import { parseArgs } from 'node:util';
 import { formatTable } from '../lib/runtime/table.ts';
+import { benchBigQueries } from './big-queries.ts';
 import { benchDecode, benchEnrichment, benchLookup } from './hot-path.ts';
 import { benchInventory } from './inventory.ts';
 import { benchLabels } from './labels.ts';
 import { benchPipeline } from './pipeline.ts';
 import { type Figure, jsonLine, tableRow } from './report.ts';
+import { benchStorage, storageTraffics } from './storage.ts';
 import { loadWorld, makeTraffic } from './traffic.ts';
 
-const { values: options } = parseArgs({
-  options: { json: { type: 'boolean', default: false }, quick: { type: 'boolean', default: false } },
+const { values: options, positionals } = parseArgs({
+  options: {
+    json: { type: 'boolean', default: false },
+    quick: { type: 'boolean', default: false },
+    flows: { type: 'string' },
+  },
+  allowPositionals: true,
 });
+/** Parts that can be asked for alone; without a name all run, but the large queries, which take long. */
+const [part = 'all'] = positionals;
+if (!['all', 'storage', 'big-queries'].includes(part)) {
+  process.stderr.write(`no bench ${part}: storage or big-queries, or none for all\n`);
+  process.exit(2);
+}
 
 const figures: Figure[] = [];
 const report = (more: readonly Figure[]): void => {
@@ -21,24 +37,36 @@ const say = (text: string): void => {
   if (!options.json) process.stderr.write(`${text}\n`);
 };
 
-const flowCount = options.quick ? 300_000 : 6_000_000;
-say(`generating ${flowCount.toLocaleString('en')} flows of the bank (100,000 workloads) ...`);
-// Two hours of a day, well before midnight: one partition a day, as in production.
-const startMs = Math.floor(Date.now() / 86_400_000) * 86_400_000 - 12 * 3_600_000;
-const traffic = makeTraffic({ size: 'bank', flowCount, flowsPerBatch: 500, startMs });
+/** Two hours of a day, well before midnight and a day ago: one partition a day, compressed as what is old. */
+const startMs = Math.floor(Date.now() / 86_400_000) * 86_400_000 - 36 * 3_600_000;
 
-say('decoding ...');
-report(await benchDecode(traffic));
-say('looking up ...');
-report(await benchLookup(loadWorld(traffic).inventory));
-say('the inventory at up to a million workloads ...');
-report(await benchInventory(options.quick));
-say('enriching ...');
-report(await benchEnrichment(traffic));
-say('the whole way, with ClickHouse and both buses ...');
-await benchPipeline(traffic, report);
-say('from a changed label to a query ...');
-report(await benchLabels(say));
+async function benchAll(): Promise<void> {
+  const flowCount = options.quick ? 300_000 : 6_000_000;
+  say(`generating ${flowCount.toLocaleString('en')} flows of the bank (100,000 workloads) ...`);
+  const traffic = makeTraffic({ size: 'bank', flowCount, flowsPerBatch: 500, startMs });
+
+  say('decoding ...');
+  report(await benchDecode(traffic));
+  say('looking up ...');
+  report(await benchLookup(loadWorld(traffic).inventory));
+  say('the inventory at up to a million workloads ...');
+  report(await benchInventory(options.quick));
+  say('enriching ...');
+  report(await benchEnrichment(traffic));
+  say('the whole way, with ClickHouse and both buses ...');
+  await benchPipeline(traffic, report);
+  say('from a changed label to a query ...');
+  report(await benchLabels(say));
+}
+
+async function benchDisk(): Promise<void> {
+  const count = Number(options.flows ?? (options.quick ? 300_000 : 6_000_000));
+  await benchStorage(storageTraffics(count, startMs), say, report);
+}
+
+if (part === 'all') await benchAll();
+if (part !== 'big-queries') await benchDisk();
+if (part === 'big-queries') await benchBigQueries(Number(options.flows ?? 2_000_000), say, report);
 
 if (!options.json) {
   const lines = formatTable(
