@@ -218,20 +218,21 @@ interface Oldest {
 const day = 86_400;
 
 /**
- * Since when single flows are all there; 0 where rollups don't go further back either. They are dropped by days: the
- * oldest day may have lost some already.
+ * Since when single flows are all there; 0 where rollups don't go further back either. They are dropped by days, a day
+ * after their time at the earliest: of the oldest day that is past, some may be dropped already.
  */
-function flowsSince(oldest: Oldest): number {
+function flowsSince(oldest: Oldest, nowMs: number): number {
   const times = [oldest.flows_s, oldest.relabel_s, oldest.late_s].filter((time) => time > 0);
   const first = Math.min(...times);
   if (times.length === 0) return 0;
   const begun = Math.floor(first / day) * day;
-  return oldest.hours_s > 0 && oldest.hours_s < begun ? begun + day : 0;
+  if (oldest.hours_s === 0 || oldest.hours_s >= begun) return 0;
+  return (begun + day) * 1000 <= nowMs ? begun + day : begun;
 }
 
 function partsOf(filter: FlowFilter, oldest: Oldest, context: RouteContext): Part[] {
   const { nowMs } = context.clock();
-  const since = flowsSince(oldest);
+  const since = flowsSince(oldest, nowMs);
   const plan = (window: Window): EdgePlan => planEdges({ ...filter, window }, nowMs, context.kept);
   const { sinceS, untilS } = filter.window;
   if (since <= sinceS) return [{ plan: plan(filter.window), hasFlows: true }];
