@@ -33,12 +33,14 @@ export interface JudgedPort {
 /** What lacks until it matches; cost 0 and no words where nothing does. */
 export interface Fit {
   readonly cost: number;
-  readonly missing: string;
+  /** In words, which are made for the few rules only that are shown. */
+  readonly missing: () => string;
   /** Whether it was asked for in particular: `any` matches everybody. */
   readonly isParticular: boolean;
 }
 
-const fits: Fit = { cost: 0, missing: '', isParticular: true };
+const fits: Fit = { cost: 0, missing: () => '', isParticular: true };
+const fitsAnybody: Fit = { ...fits, isParticular: false };
 
 /** Another app is another thing; another env is nearly the same. */
 const farKeys: ReadonlySet<string> = new Set(['app', 'name', 'namespace', 'cluster', 'kind']);
@@ -86,6 +88,24 @@ export function actorText(actor: Actor): string {
   return 'any';
 }
 
+function missingLabels(
+  labels: Readonly<Record<string, SelectorValue>>,
+  selector: CompiledSelector,
+  failed: readonly string[],
+  identity: Selectable,
+  who: string,
+): string {
+  const right = selector.filter(({ key }) => !failed.includes(key)).map(({ key }) => key);
+  const words = failed.map((key) => {
+    const wanted = labels[key];
+    const has = labelOf(identity, key);
+    const found = has === undefined || has === '' ? `no ${key}` : `${key}=${has}`;
+    return `${wanted === undefined ? key : wantedText(key, wanted)} only (${who} has ${found})`;
+  });
+  const but = right.length === 0 ? '' : `right ${right.join(', ')}, but `;
+  return `${who}: ${but}${words.join(' and ')}`;
+}
+
 function labelFit(
   labels: Readonly<Record<string, SelectorValue>>,
   selector: CompiledSelector,
@@ -94,21 +114,16 @@ function labelFit(
 ): Fit {
   if (meetsSelector(selector, identity)) return fits;
   if (identity.kind === 'unknown')
-    return { cost: strangerCost, missing: `the ${who} is nobody that is known`, isParticular: true };
-  const failed = selector.filter(({ key, not, values }) => {
+    return { cost: strangerCost, missing: () => `the ${who} is nobody that is known`, isParticular: true };
+  let cost = 0;
+  const failed: string[] = [];
+  for (const { key, not, values } of selector) {
     const value = labelOf(identity, key);
-    return value === undefined ? !not : values.has(value) === not;
-  });
-  const right = selector.filter((term) => !failed.includes(term)).map(({ key }) => key);
-  const cost = failed.reduce((sum, { key }) => sum + costOf(key), 0);
-  const words = failed.map(({ key }) => {
-    const wanted = labels[key];
-    const has = labelOf(identity, key);
-    const found = has === undefined || has === '' ? `no ${key}` : `${key}=${has}`;
-    return `${wanted === undefined ? key : wantedText(key, wanted)} only (${who} has ${found})`;
-  });
-  const but = right.length === 0 ? '' : `right ${right.join(', ')}, but `;
-  return { cost, missing: `${who}: ${but}${words.join(' and ')}`, isParticular: true };
+    if (value === undefined ? not : values.has(value) !== not) continue;
+    cost += costOf(key);
+    failed.push(key);
+  }
+  return { cost, missing: () => missingLabels(labels, selector, failed, identity, who), isParticular: true };
 }
 
 /** `example.com` of `www.example.com`. */
@@ -151,7 +166,7 @@ export class ActorTests {
   }
 
   #fitOf(actor: Actor): ActorTest['fit'] {
-    if ('any' in actor) return () => ({ ...fits, isParticular: false });
+    if ('any' in actor) return () => fitsAnybody;
     if ('labels' in actor) {
       const selector = this.selector(actor.labels);
       return (end, who) => labelFit(actor.labels, selector, end, who);
@@ -171,7 +186,7 @@ export class ActorTests {
       const found = isNamed ? identity.name : (address ?? 'without an address');
       return {
         cost: isNear ? 2 : strangerCost,
-        missing: `${text} only (${who} is ${found})`,
+        missing: () => `${text} only (${who} is ${found})`,
         isParticular: true,
       };
     };
@@ -234,11 +249,15 @@ function portTest(service: string | null, spec: PortSpec): PortTest {
         const rightProcess = spec.process === undefined || (asked.process !== '' && isProcess(asked.process));
         if (rightProcess) return fits;
         const found = asked.process === '' ? 'none is reported' : `it is ${asked.process}`;
-        return { cost: 1, missing: `for the process ${spec.process} only (${found})`, isParticular: true };
+        return {
+          cost: 1,
+          missing: () => `for the process ${spec.process} only (${found})`,
+          isParticular: true,
+        };
       }
       return {
         cost: rightProtocol || rightPort ? 1 : 1.5,
-        missing: `covers ${text}, not ${portText(asked)}`,
+        missing: () => `covers ${text}, not ${portText(asked)}`,
         isParticular: true,
       };
     },

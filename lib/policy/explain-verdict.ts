@@ -28,7 +28,7 @@ export interface Explanation extends Judgement {
 /** Near rules that an explanation names at most. */
 const maxNear = 5;
 /** Identities that one engine is asked about at most; then another is made. */
-const maxIdentities = 20_000;
+const maxIdentities = 100_000;
 
 const keyOf = ({ kind, cluster, namespace, name, labels }: Selectable): string =>
   JSON.stringify([
@@ -47,10 +47,10 @@ export class Judge {
   #identities: Selectable[] = [];
   #numbers = new Map<string, number>();
 
+  /** @param span whose engine nobody else asks: the numbers of identities are the judge's own */
   constructor(span: PolicySpan) {
     this.#span = span;
-    // Its own: the numbers of identities are its own.
-    this.#engine = new PolicyEngine(span.document, span.fromMs);
+    this.#engine = span.engine;
   }
 
   #number(identity: Selectable): number {

@@ -82,6 +82,8 @@ export interface ExplainedEnd {
 /** Rules that are farther than this are not near: another app at one end and another port is, two other apps are not. */
 const farthest = 5;
 const unparticularCost = 2;
+const reversedCost = 2;
+const scopeCost = 2;
 
 interface Candidate {
   readonly name: RuleName;
@@ -256,30 +258,37 @@ export class Explainer {
   }
 
   #nearness(candidate: Candidate, pair: Pair): NearRule | null {
+    const from = bestOf(candidate.from, (test) => test.fit(pair.source, 'source'));
+    const to = bestOf(candidate.to, (test) => test.fit(pair.destination, 'destination'));
+    if (from === null || to === null) return null;
+    // `any` at an end is no reason to think of a rule.
+    const particular = [from, to].reduce(
+      (sum, { fit }) => sum + (fit.isParticular ? 0 : unparticularCost),
+      0,
+    );
+    const ends = from.fit.cost + to.fit.cost;
+    const isReversed = ends > 0 && this.#isReversed(candidate, pair);
+    // Nearly all rules are far, which is seen without a look at the rest.
+    if (particular + (isReversed ? reversedCost : ends) > farthest) return null;
+    const ports = bestOf(candidate.ports, (test) => test.fit(pair.asked));
+    if (ports === null) return null;
     const gaps: Gap[] = [];
-    let distance = 0;
+    let distance = particular;
     const add = (kind: GapKind, cost: number, text: string): void => {
       distance += cost;
       gaps.push({ kind, text });
     };
     if (candidate.isDisabled) add('disabled', 0.5, 'disabled');
     if (candidate.expiresMs <= this.#nowMs) add('expired', 0.5, `expired ${candidate.name.expires ?? ''}`);
-    const from = bestOf(candidate.from, (test) => test.fit(pair.source, 'source'));
-    const to = bestOf(candidate.to, (test) => test.fit(pair.destination, 'destination'));
-    const ports = bestOf(candidate.ports, (test) => test.fit(pair.asked));
-    if (from === null || to === null || ports === null) return null;
-    // `any` at an end is no reason to think of a rule.
-    for (const { fit } of [from, to]) if (!fit.isParticular) distance += unparticularCost;
     if (ports.fit.cost > 0) add('port', ports.fit.cost, portGap(candidate.ports, ports.fit));
-    const ends = from.fit.cost + to.fit.cost;
-    if (ends > 0 && this.#isReversed(candidate, pair))
-      add('direction', 2, 'is for the other direction: from the destination to the source');
+    if (isReversed)
+      add('direction', reversedCost, 'is for the other direction: from the destination to the source');
     else {
-      if (from.fit.cost > 0) add('source', from.fit.cost, from.fit.missing);
-      if (to.fit.cost > 0) add('destination', to.fit.cost, to.fit.missing);
+      if (from.fit.cost > 0) add('source', from.fit.cost, from.fit.missing());
+      if (to.fit.cost > 0) add('destination', to.fit.cost, to.fit.missing());
     }
     const scope = scopeGap(candidate, pair);
-    if (scope !== null) add('scope', 2, scope);
+    if (scope !== null) add('scope', scopeCost, scope);
     return gaps.length === 0 || distance > farthest ? null : { ...candidate.name, distance, gaps };
   }
 
@@ -306,8 +315,9 @@ function nameOf(ruleset: Ruleset, rule: Rule): RuleName {
 /** Where a rule has several ports, all of them say what it covers. */
 function portGap(tests: readonly PortTest[], fit: Fit): string {
   const shown = 5;
-  if (tests.length < 2 || !fit.missing.startsWith('covers ')) return fit.missing;
+  const missing = fit.missing();
+  if (tests.length < 2 || !missing.startsWith('covers ')) return missing;
   const texts = tests.slice(0, shown).map(({ text }) => text);
   const rest = tests.length > shown ? ` and ${tests.length - shown} more` : '';
-  return `covers ${texts.join(', ')}${rest}, not ${fit.missing.slice(fit.missing.lastIndexOf(', not ') + 6)}`;
+  return `covers ${texts.join(', ')}${rest}, not ${missing.slice(missing.lastIndexOf(', not ') + 6)}`;
 }

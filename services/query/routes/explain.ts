@@ -119,15 +119,14 @@ type ExplainAnswer = Static<typeof ExplainAnswer>;
 
 /** Judges of the spans that were asked about last. */
 class Judges {
-  #recent: { readonly key: string; readonly judge: Judge }[] = [];
+  #recent: { readonly engine: PolicySpan['engine']; readonly judge: Judge }[] = [];
   readonly #limit = 4;
 
   of(span: PolicySpan): Judge {
-    const key = `${span.document.version} ${span.document.appliedMs} ${span.fromMs}`;
-    const known = this.#recent.find((one) => one.key === key);
+    const known = this.#recent.find((one) => one.engine === span.engine);
     if (known !== undefined) return known.judge;
     const judge = new Judge(span);
-    this.#recent = [{ key, judge }, ...this.#recent].slice(0, this.#limit);
+    this.#recent = [{ engine: span.engine, judge }, ...this.#recent].slice(0, this.#limit);
     return judge;
   }
 }
