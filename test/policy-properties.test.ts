@@ -3,7 +3,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { parseAddress } from '../lib/net/address.ts';
+import { breadthOf, covers, type Names } from '../lib/policy/covers.ts';
 import { PolicyEngine, reasonCodeOf, ruleOf, verdictCodeOf } from '../lib/policy/engine.ts';
+import { labelGroupsOf } from '../lib/policy/match.ts';
 import { type ReferenceFlow, type ReferenceVerdict, referenceVerdict } from '../lib/policy/reference.ts';
 import { reasons, verdicts } from '../schemas/closed-lists.ts';
 import type { PolicyDocument } from '../schemas/policy.ts';
@@ -90,4 +92,46 @@ test('compiling in slices, with identities met in advance, gives the same engine
     }),
     { numRuns: 300, seed },
   );
+});
+
+test('a rule that is said to cover another matches every flow that the other matches', (t) => {
+  const seed = Date.now() % 2 ** 31;
+  let covering = 0;
+  let matching = 0;
+  const compare = (policy: PolicyDocument, flowList: readonly ReferenceFlow[]): void => {
+    const names: Names = {
+      groups: labelGroupsOf(policy.labelGroups),
+      ipLists: new Map(policy.ipLists.map((list) => [list.name, list])),
+      services: new Map(policy.services.map(({ name, ports }) => [name, ports])),
+    };
+    const rules = policy.rulesets.flatMap((ruleset) =>
+      ruleset.rules.map(({ expires: _, enabled: __, ...rule }) => {
+        const alone: PolicyDocument = {
+          ...policy,
+          boundaries: [],
+          rulesets: [{ ...ruleset, enabled: true, rules: [{ ...rule, action: 'allow' }] }],
+        };
+        const matches = (flow: ReferenceFlow) =>
+          referenceVerdict(alone, flowTimeMs, flow).verdict === 'allowed';
+        return { breadth: breadthOf(rule, ruleset, names), matches };
+      }),
+    );
+    for (const outer of rules) {
+      for (const inner of rules) {
+        if (outer === inner || !covers(outer.breadth, inner.breadth)) continue;
+        covering++;
+        for (const flow of flowList) {
+          if (!inner.matches(flow)) continue;
+          matching++;
+          assert.ok(outer.matches(flow), JSON.stringify(flow));
+        }
+      }
+    }
+  };
+  fc.assert(fc.property(policies, fc.array(flows, { minLength: 15, maxLength: 15 }), compare), {
+    numRuns: 1000,
+    seed,
+  });
+  t.diagnostic(`seed ${seed}: ${covering} pairs, ${matching} flows that the inner rule matches`);
+  assert.ok(matching > 500);
 });
