@@ -20,22 +20,22 @@ export interface Judged {
 const maxKnownAddresses = 1 << 18;
 
 export class Judge {
+  readonly #document: PolicyDocument;
+  readonly #nowMs: number;
   readonly #engine: PolicyEngine;
   readonly #identities: IdentityIndex;
   readonly #blockSets = new Map<string, number>();
   /** Engines of `unseenPolicy`, by what is unseen; null where no rule asks for it. */
-  readonly #probes: readonly (PolicyEngine | null)[];
+  readonly #probes = new Map<number, PolicyEngine | null>();
   readonly #names = new DnsNames();
   readonly asksForProcess: boolean;
   readonly asksForNames: boolean;
 
   constructor(document: PolicyDocument, identities: IdentityIndex, nowMs: number) {
+    this.#document = document;
+    this.#nowMs = nowMs;
     this.#engine = new PolicyEngine(document, nowMs);
     this.#identities = identities;
-    this.#probes = Array.from({ length: 8 }, (_, bits) => {
-      const probe = new PolicyEngine(unseenPolicy(document, unseenOf(bits)), nowMs);
-      return probe.rules.length === 0 ? null : probe;
-    });
     this.asksForProcess = this.#engine.hasProcesses;
     const names = dnsNamesOf(document);
     this.asksForNames = names.length > 0;
@@ -80,14 +80,24 @@ export class Judge {
     return blockSet;
   }
 
+  #probe(bits: number): PolicyEngine | null {
+    let probe = this.#probes.get(bits);
+    if (probe === undefined) {
+      const made = new PolicyEngine(unseenPolicy(this.#document, unseenOf(bits)), this.#nowMs);
+      probe = made.rules.length === 0 ? null : made;
+      this.#probes.set(bits, probe);
+    }
+    return probe;
+  }
+
   /** Whether the edge of a rollup can't be decided by what the rollup has. */
   needsFlows(row: EdgeRow): boolean {
     const destinationKind = this.#identities.of(row.destination).kind;
     const bits =
       (row.sourceIp === noAddress ? 1 : 0) |
       (row.destinationIp === noAddress ? 2 : destinationKind === 'name' ? 0 : 4);
-    const probe = this.#probes[bits];
-    if (probe === undefined || probe === null) return false;
+    const probe = this.#probe(bits);
+    if (probe === null) return false;
     const packed = probe.verdict(
       this.#identities.list,
       this.#identities.indexOf(row.source),

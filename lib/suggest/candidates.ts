@@ -297,6 +297,7 @@ export function draftRules(
   const listNames = new Names(document.ipLists.map(({ name }) => name));
   const rulesetNames = new Names(document.rulesets.map(({ name }) => name));
   const environments = environmentsOf(bundles);
+  const owners = new Map(document.rulesets.map(({ name, owner }) => [name, owner]));
   const rulesets = new Map<string, { readonly name: string; readonly rules: Names }>();
   const ipLists: IpList[] = [];
   const rules: DraftRule[] = [];
@@ -316,7 +317,7 @@ export function draftRules(
     rules.push({
       ruleset: ruleset.name,
       scope: scopeOf(bundle, environments.get(base) ?? new Set()),
-      owner: document.rulesets.find(({ name }) => name === bundle.owner)?.owner ?? null,
+      owner: owners.get(bundle.owner) ?? null,
       edges: bundle.edges,
       rule: {
         name: ruleset.rules.take(ruleName(bundle)),

@@ -1,9 +1,10 @@
 /** What a rule would open beside what was seen: pairs of identities that it lets talk and that never did. */
-import type { Actor, PolicyDocument } from '../../schemas/policy.ts';
+import type { Actor } from '../../schemas/policy.ts';
 import type { KnownIdentity } from '../draft/edges.ts';
-import { type LabelGroups, labelGroupsOf, selects } from '../policy/match.ts';
+import { compileSelector, type LabelGroups, meetsSelector } from '../policy/match.ts';
 import type { DraftRule } from './candidates.ts';
 import type { UnexplainedEdge } from './edges.ts';
+import type { IdentityFinder } from './finder.ts';
 
 /** Pairs that are given as examples. */
 const maxExamples = 3;
@@ -19,27 +20,18 @@ export interface Opening {
   readonly examples: readonly { readonly source: KnownIdentity; readonly destination: KnownIdentity }[];
 }
 
-function isOne(actors: readonly Actor[], of: KnownIdentity, groups: LabelGroups): boolean {
-  return actors.some((actor) => 'labels' in actor && selects(actor.labels, of, groups));
-}
-
 export function openingOf(
   { rule, scope }: DraftRule,
   edges: readonly UnexplainedEdge[],
-  {
-    identities,
-    document,
-  }: { readonly identities: readonly KnownIdentity[]; readonly document: PolicyDocument },
+  finder: IdentityFinder,
+  groups: LabelGroups,
 ): Opening {
-  const groups = labelGroupsOf(document.labelGroups);
   const seen = new Set(edges.map(({ source, destination }) => `${source.id} ${destination.id}`));
-  const own = <T extends 'source' | 'destination'>(end: T): KnownIdentity[] => [
-    ...new Map(edges.map((edge) => [edge[end].id, edge[end]])).values(),
-  ];
   const matching = (actors: readonly Actor[], end: 'source' | 'destination'): KnownIdentity[] => {
-    const found = identities.filter((identity) => isOne(actors, identity, groups));
+    const found = finder.find(actors);
     // Addresses and names outside are as many as were seen.
-    return actors.every((actor) => 'labels' in actor) ? found : [...new Set([...found, ...own(end)])];
+    if (actors.every((actor) => 'labels' in actor)) return found;
+    return [...new Map([...found, ...edges.map((edge) => edge[end])].map((one) => [one.id, one])).values()];
   };
   const from = matching(rule.from, 'source');
   const to = matching(rule.to, 'destination');
@@ -47,8 +39,9 @@ export function openingOf(
   let allowedPairs = 0;
   const examples: { source: KnownIdentity; destination: KnownIdentity }[] = [];
   for (const entry of entries) {
+    const selector = entry === null ? [] : compileSelector(entry, groups);
     const inside = (list: readonly KnownIdentity[]): readonly KnownIdentity[] =>
-      entry === null ? list : list.filter((identity) => selects(entry, identity, groups));
+      list.filter((identity) => meetsSelector(selector, identity));
     const [sources, destinations] = [inside(from), inside(to)];
     allowedPairs += sources.length * destinations.length;
     for (const source of sources) {

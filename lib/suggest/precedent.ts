@@ -2,8 +2,9 @@
 import type { Actor, PolicyDocument, PortSpec, Rule, Ruleset, Service } from '../../schemas/policy.ts';
 import { type Cidr, parseAddress, parseCidr } from '../net/address.ts';
 import { protocolNumbers } from '../policy/engine.ts';
-import { dnsCovers, type LabelGroups, labelGroupsOf, selects } from '../policy/match.ts';
+import { dnsCovers, labelGroupsOf } from '../policy/match.ts';
 import type { UnexplainedEdge } from './edges.ts';
+import { SelectorIndex } from './finder.ts';
 
 /** IPv4 blocks larger than this (and IPv6 ones above a site's) say nothing of a destination. */
 const widestPrefix = 96 + 12;
@@ -52,73 +53,95 @@ function holds(cidrs: readonly string[], address: Uint8Array): boolean {
 }
 
 interface KnownRule {
-  readonly ruleset: Ruleset;
-  readonly rule: Rule;
-  readonly ports: readonly PortSpec[] | null;
+  readonly precedent: Precedent;
+  readonly ports: readonly PortSpec[];
+  readonly to: readonly Actor[];
 }
 
+const namesEnvironment = (actors: readonly Actor[]): boolean =>
+  actors.some((actor) => 'labels' in actor && 'env' in actor.labels);
+
+function knownRule(ruleset: Ruleset, rule: Rule, services: ReadonlyMap<string, Service>): KnownRule | null {
+  if (rule.enabled === false || (rule.action ?? 'allow') !== 'allow' || rule.services === undefined)
+    return null;
+  // What anybody may reach says nothing of who should.
+  if (rule.from.some((actor) => 'any' in actor)) return null;
+  const list = rule.to.find((actor) => 'ipList' in actor);
+  return {
+    to: rule.to,
+    ports: rule.services.flatMap((ref) =>
+      typeof ref === 'string' ? (services.get(ref)?.ports ?? []) : [ref],
+    ),
+    precedent: {
+      ruleset: ruleset.name,
+      rule: rule.name,
+      spansEnvironments: rule.scope !== 'intra' && !namesEnvironment(rule.from) && !namesEnvironment(rule.to),
+      ipList: list !== undefined && 'ipList' in list ? list.ipList : null,
+    },
+  };
+}
+
+/** Most addresses whose list is remembered. */
+const maxKnownAddresses = 1 << 16;
+
 export class Precedents {
-  readonly #rules: readonly KnownRule[];
-  readonly #groups: LabelGroups;
+  readonly #byLabels: SelectorIndex<KnownRule>;
+  /** Rules that know destinations by addresses or names. */
+  readonly #byAddress: readonly KnownRule[];
   readonly #document: PolicyDocument;
+  readonly #lists = new Map<string, string | null>();
 
   constructor(document: PolicyDocument) {
     this.#document = document;
-    this.#groups = labelGroupsOf(document.labelGroups);
+    this.#byLabels = new SelectorIndex(labelGroupsOf(document.labelGroups));
     const services = new Map<string, Service>(document.services.map((service) => [service.name, service]));
-    this.#rules = document.rulesets.flatMap((ruleset) =>
+    const rules = document.rulesets.flatMap((ruleset) =>
       ruleset.enabled === false
         ? []
-        : ruleset.rules.flatMap((rule) => {
-            if (rule.enabled === false || (rule.action ?? 'allow') !== 'allow') return [];
-            const ports =
-              rule.services?.flatMap((ref) =>
-                typeof ref === 'string' ? (services.get(ref)?.ports ?? []) : [ref],
-              ) ?? null;
-            return [{ ruleset, rule, ports }];
-          }),
+        : ruleset.rules.flatMap((rule) => knownRule(ruleset, rule, services) ?? []),
     );
+    for (const rule of rules)
+      for (const actor of rule.to) if ('labels' in actor) this.#byLabels.add(actor.labels, rule);
+    this.#byAddress = rules.filter(({ to }) => to.some((actor) => !('labels' in actor) && !('any' in actor)));
   }
 
   /** An ip-list (none too wide) that holds the address. */
   listOf(address: string): string | null {
+    const known = this.#lists.get(address);
+    if (known !== undefined) return known;
     const bytes = parseAddress(address);
-    if (bytes === null) return null;
-    return this.#document.ipLists.find(({ cidrs }) => holds(cidrs ?? [], bytes))?.name ?? null;
+    const found =
+      bytes === null
+        ? null
+        : (this.#document.ipLists.find(({ cidrs }) => holds(cidrs ?? [], bytes))?.name ?? null);
+    if (this.#lists.size >= maxKnownAddresses) this.#lists.clear();
+    this.#lists.set(address, found);
+    return found;
   }
 
-  #knows(actor: Actor, edge: UnexplainedEdge): boolean {
-    const { destination, destinationAddress } = edge;
-    if ('labels' in actor) return selects(actor.labels, destination, this.#groups);
-    const bytes = destinationAddress === null ? null : parseAddress(destinationAddress);
-    if ('cidr' in actor) return bytes !== null && holds([actor.cidr].flat(), bytes);
+  #knows(actor: Actor, { destination }: UnexplainedEdge, address: Uint8Array | null): boolean {
+    if ('cidr' in actor) return address !== null && holds([actor.cidr].flat(), address);
     const isNamed = (names: readonly string[]): boolean =>
       destination.kind === 'name' && names.some((name) => dnsCovers(name, destination.name));
     if ('dns' in actor) return isNamed([actor.dns].flat());
     if (!('ipList' in actor)) return false;
     const list = this.#document.ipLists.find(({ name }) => name === actor.ipList);
     return (
-      list !== undefined && ((bytes !== null && holds(list.cidrs ?? [], bytes)) || isNamed(list.names ?? []))
+      list !== undefined &&
+      ((address !== null && holds(list.cidrs ?? [], address)) || isNamed(list.names ?? []))
     );
   }
 
   /** Rules that let somebody in particular reach the destination of an edge on its port. */
   of(edge: UnexplainedEdge): Precedent[] {
-    return this.#rules.flatMap(({ ruleset, rule, ports }) => {
-      if (ports === null || !portsCarry(ports, edge.port, edge.protocol)) return [];
-      if (rule.from.some((actor) => 'any' in actor)) return [];
-      const known = rule.to.find((actor) => this.#knows(actor, edge));
-      if (known === undefined) return [];
-      const names = (actors: readonly Actor[]): boolean =>
-        actors.some((actor) => 'labels' in actor && 'env' in actor.labels);
-      return [
-        {
-          ruleset: ruleset.name,
-          rule: rule.name,
-          spansEnvironments: rule.scope !== 'intra' && !names(rule.from) && !names(rule.to),
-          ipList: 'ipList' in known ? known.ipList : null,
-        },
-      ];
-    });
+    const { destination, destinationAddress, port, protocol } = edge;
+    const carries = ({ ports }: KnownRule): boolean => portsCarry(ports, port, protocol);
+    const found = new Set(this.#byLabels.of(destination).filter(carries));
+    if (destinationAddress !== null || destination.kind === 'name') {
+      const address = destinationAddress === null ? null : parseAddress(destinationAddress);
+      for (const rule of this.#byAddress)
+        if (carries(rule) && rule.to.some((actor) => this.#knows(actor, edge, address))) found.add(rule);
+    }
+    return [...found].map(({ precedent }) => precedent);
   }
 }

@@ -2,8 +2,10 @@
 import type { IpList, PolicyDocument, Rule, Ruleset } from '../../schemas/policy.ts';
 import { type EdgeRow, IdentityIndex, type KnownIdentity } from '../draft/edges.ts';
 import { Judge } from '../draft/judge.ts';
+import { labelGroupsOf } from '../policy/match.ts';
 import { type DraftRule, type Drafts, draftRules, type Located, type Target } from './candidates.ts';
 import { isWorkload, type Subject, subjectKey, subjectOf, type UnexplainedEdge } from './edges.ts';
+import { IdentityFinder } from './finder.ts';
 import { type Opening, openingOf } from './opening.ts';
 import { type Precedent, Precedents } from './precedent.ts';
 import { SelectorChooser } from './selectors.ts';
@@ -327,12 +329,14 @@ export function suggest(input: SuggestInput): Suggestions {
     else located.push({ edge: one.edge, source, target });
   }
   const { drafts, explained } = settle(located, reasonsOf, input);
+  const groups = labelGroupsOf(input.document.labelGroups);
+  const finder = new IdentityFinder(input.identities, groups);
   const rules = drafts.rules.flatMap((draft): SuggestedRule[] => {
     const edges = explained.get(nameOf(draft.ruleset, draft.rule.name)) ?? [];
     // Another suggested rule explains all of it.
     if (edges.length === 0) return [];
     const evidence = evidenceOf(edges);
-    const opens = openingOf(draft, edges, input);
+    const opens = openingOf(draft, edges, finder, groups);
     return [
       {
         ruleset: draft.ruleset,
