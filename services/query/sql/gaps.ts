@@ -20,10 +20,11 @@ export interface LedgerLimits {
 export function gapsRows(window: Window, limits: LedgerLimits, bindings: Bindings): string {
   const before = bindings.bind('UInt32', Math.max(0, window.sinceS - limits.lookbackS));
   const since = bindings.bind('UInt32', window.sinceS);
-  const scanned =
+  const until =
     window.untilS === null
-      ? `received >= toDateTime(${before})`
-      : `received >= toDateTime(${before}) AND received < toDateTime(${bindings.bind('UInt32', window.untilS + limits.lookbackS)})`;
+      ? '1'
+      : `received < toDateTime(${bindings.bind('UInt32', window.untilS + limits.lookbackS)})`;
+  const scanned = `received >= toDateTime(${before}) AND ${until}`;
   const touchesEnd =
     window.untilS === null
       ? '1'
@@ -32,7 +33,6 @@ export function gapsRows(window: Window, limits: LedgerLimits, bindings: Binding
   const suspects = `(SELECT agent, boot FROM batches WHERE ${scanned} AND ${numbered} GROUP BY agent, boot
       HAVING max(received) >= toDateTime(${since}) AND (countIf(outcome = 'written') != max(sequence) - min(sequence) + 1
         OR (min(received) >= toDateTime(${since}) AND min(sequence) > 1)))`;
-  const columns = (grouped: string): string => `toString(batches.agent) AS agent_name, boot, ${grouped}`;
   const inOrder = `OVER (PARTITION BY agent_name, boot ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)`;
   return `SELECT agent_name, boot, previous, number AS sequence, number - previous - 1 AS missing, noticed_ms, from_ms, to_ms
   FROM (
@@ -40,13 +40,10 @@ export function gapsRows(window: Window, limits: LedgerLimits, bindings: Binding
       lagInFrame(number, 1, toUInt64(0)) ${inOrder} AS previous, lagInFrame(received_ms, 1, received_ms) ${inOrder} AS previous_ms,
       lagInFrame(seen_to_ms, 1, toInt64(0)) ${inOrder} AS from_ms
     FROM (
-      SELECT ${columns('sequence AS number, toUnixTimestamp64Milli(min(received)) AS received_ms')},
+      SELECT toString(batches.agent) AS agent_name, boot, if(received < toDateTime(${before}), toUInt64(0), sequence) AS slot,
+        max(sequence) AS number, toUnixTimestamp64Milli(min(received)) AS received_ms,
         toUnixTimestamp64Milli(min(observed_from)) AS seen_from_ms, toUnixTimestamp64Milli(max(observed_to)) AS seen_to_ms
-      FROM batches WHERE ${scanned} AND ${numbered} AND (agent, boot) IN ${suspects} GROUP BY agent_name, boot, number
-      UNION ALL
-      SELECT ${columns('max(sequence) AS number, toUnixTimestamp64Milli(max(received)) AS received_ms')},
-        toUnixTimestamp64Milli(max(observed_from)) AS seen_from_ms, toUnixTimestamp64Milli(max(observed_to)) AS seen_to_ms
-      FROM batches WHERE received < toDateTime(${before}) AND ${numbered} AND (agent, boot) IN ${suspects} GROUP BY agent_name, boot
+      FROM batches WHERE ${until} AND ${numbered} AND (agent, boot) IN ${suspects} GROUP BY agent_name, boot, slot
     )
   )
   WHERE number > previous + 1 AND greatest(noticed_ms, previous_ms) >= toInt64(${since}) * 1000 AND ${touchesEnd}`;

@@ -2,7 +2,7 @@
 import type { Window } from '../filters.ts';
 import { Bindings, type Statement } from './bindings.ts';
 import { gapsRows, type LedgerLimits } from './gaps.ts';
-import { nodesRows, passedEndS } from './nodes.ts';
+import { goneNodes, nodesRows, passedEndS } from './nodes.ts';
 
 function received(window: Window, bindings: Bindings): string {
   const from = `received >= toDateTime(${bindings.bind('UInt32', window.sinceS)})`;
@@ -11,38 +11,35 @@ function received(window: Window, bindings: Bindings): string {
     : `${from} AND received < toDateTime(${bindings.bind('UInt32', window.untilS)})`;
 }
 
+/** Delays are told from so many batches at most: of a longer window from a random part of them. */
+const mostDelayBatches = 100_000;
+
 /**
  * How long flows took from their end until they were queryable, ms: median and 99th percentile over flows, not batches;
  * null where there were none. Batches from before ages were kept count as if their flows ended with the interval.
  */
 function delays(window: Window, bindings: Bindings): string {
+  const where = `${received(window, bindings)} AND outcome = 'written'`;
+  const part = `intDiv((SELECT count() FROM batches WHERE ${where}), ${mostDelayBatches}) + 1`;
   return `(SELECT if(sum(flow_count) = 0, [NULL, NULL], quantilesExactWeighted(0.5, 0.99)(delay_ms, flow_count)) FROM (
     SELECT toUnixTimestamp64Milli(written) - toUnixTimestamp64Milli(observed_to) + age AS delay_ms, flow_count
-    FROM batches ARRAY JOIN if(empty(end_ages), [toUInt32(0)], end_ages) AS age, if(empty(end_flows), [flows_written], end_flows) AS flow_count
-    WHERE ${received(window, bindings)} AND outcome = 'written'))`;
+    FROM (SELECT written, observed_to, flows_written, end_ages, end_flows FROM batches WHERE ${where} AND cityHash64(bus_partition, bus_offset, sequence) % (${part}) = 0)
+    ARRAY JOIN if(empty(end_ages), [toUInt32(0)], end_ages) AS age, if(empty(end_flows), [flows_written], end_flows) AS flow_count))`;
 }
 
 /** One row: what every aggregate answer says of itself. */
 export function completenessSql(window: Window, nowS: number, limits: LedgerLimits): Statement {
   const bindings = new Bindings();
-  const endS = passedEndS(window, nowS);
-  const known = bindings.bind('UInt32', Math.max(0, Math.min(window.sinceS, endS) - limits.lookbackS));
-  const silent = bindings.bind('UInt32', Math.max(0, endS - limits.silentAfterS));
-  const since = bindings.bind('UInt32', window.sinceS);
-  const until =
-    window.untilS === null ? '' : ` AND received < toDateTime(${bindings.bind('UInt32', window.untilS)})`;
-  const sql = `WITH nodes AS (${nodesRows(window, nowS, limits, bindings)})
-SELECT a.agents_reporting AS agents_reporting, a.agents_silent AS agents_silent, a.agents_sampling AS agents_sampling,
+  const isSilent = "state IN ('silent', 'never-reported')";
+  const sql = `SELECT n.agents_reporting AS agents_reporting, n.agents_silent AS agents_silent, n.agents_sampling AS agents_sampling,
   n.nodes_reporting AS nodes_reporting, n.nodes_silent AS nodes_silent, m.missing AS batches_missing,
   t.dropped AS flows_dropped, t.freshest_ms AS freshest_ms, ${delays(window, bindings)}[2] AS delay_p99_ms
 FROM (
-  SELECT countIf(last_received >= toDateTime(${silent})) AS agents_reporting, countIf(sampled) AS agents_sampling,
-    countIf(last_received < toDateTime(${silent}) AND (cluster_name, node_name) NOT IN (SELECT cluster_name, node_name FROM nodes WHERE state = 'gone')) AS agents_silent
-  FROM (SELECT agent, max(received) AS last_received, toString(argMaxIf(cluster, received, node != '')) AS cluster_name, toString(argMaxIf(node, received, node != '')) AS node_name,
-      maxIf(sampling_rate, received >= toDateTime(${since})) > 1 AS sampled
-    FROM batches WHERE received >= toDateTime(${known})${until} AND agent != '' GROUP BY agent)
-) AS a
-CROSS JOIN (SELECT countIf(state = 'reporting') AS nodes_reporting, countIf(state IN ('silent', 'never-reported')) AS nodes_silent FROM nodes) AS n
+  SELECT sum(nodes.agents_reporting) AS agents_reporting, sumIf(nodes.agents - nodes.agents_reporting, state != 'gone') AS agents_silent,
+    sum(nodes.agents_sampling) AS agents_sampling, countIf(node_name != '' AND state = 'reporting') AS nodes_reporting,
+    countIf(node_name != '' AND ${isSilent}) AS nodes_silent
+  FROM (${nodesRows(window, nowS, limits, bindings)}) AS nodes
+) AS n
 CROSS JOIN (SELECT sum(missing) AS missing FROM (${gapsRows(window, limits, bindings)})) AS m
 CROSS JOIN (
   SELECT sumIf(source_dropped + flows_refused, outcome != 'resent') AS dropped,
@@ -103,7 +100,7 @@ FROM (
   FROM batches WHERE received >= toDateTime(${known}) AND ${until} AND batches.agent != '' GROUP BY agent
 ) AS a
 LEFT JOIN (SELECT agent_name, sum(missing) AS missing FROM (${gapsRows(window, limits, bindings)}) GROUP BY agent_name) AS m ON m.agent_name = a.agent
-LEFT JOIN (SELECT cluster_name, node_name, state FROM (${nodesRows(window, nowS, limits, bindings)}) WHERE state = 'gone') AS n ON n.cluster_name = a.cluster_name AND n.node_name = a.node_name
+LEFT JOIN (SELECT cluster_name, node_name, 'gone' AS state FROM (${goneNodes(window, nowS, limits, bindings)})) AS n ON n.cluster_name = a.cluster_name AND n.node_name = a.node_name
 ORDER BY indexOf(['silent', 'reporting', 'gone'], state), batches_missing DESC, flows_dropped DESC, agent_name
 LIMIT ${bindings.bind('UInt32', limit)}`;
   return { sql, params: bindings.values };

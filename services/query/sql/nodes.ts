@@ -24,9 +24,18 @@ function inventoryNodes(knownS: string, endS: string): string {
     WHERE ended > toDateTime(${knownS}) GROUP BY cluster_name, node_name`;
 }
 
+/** Nodes of the inventory that had ended by the end of the window: whoever reported from there is not silent, but gone. */
+export function goneNodes(window: Window, nowS: number, limits: LedgerLimits, bindings: Bindings): string {
+  const endS = passedEndS(window, nowS);
+  const end = bindings.bind('UInt32', endS);
+  const known = bindings.bind('UInt32', Math.max(0, Math.min(window.sinceS, endS) - limits.lookbackS));
+  return `SELECT cluster_name, node_name FROM (${inventoryNodes(known, end)}) WHERE ended_ms <= toInt64(${end}) * 1000`;
+}
+
 /**
- * One row per node known in the window or the lookback: `cluster_name`, `node_name`, `agents`, `last_ms` (0: no batch),
- * `is_listed` (in the inventory), `state`. A node that is new, or whose inventory ended, is not silent.
+ * One row per node known in the window or the lookback: `cluster_name`, `node_name`, `agents` that report from it now,
+ * `agents_reporting`, `agents_sampling`, `last_ms` (0: no batch), `is_listed` (in the inventory), `state`. A node that is
+ * new, or whose inventory ended, is not silent. Agents that name no node are one node without a name.
  */
 export function nodesRows(window: Window, nowS: number, limits: LedgerLimits, bindings: Bindings): string {
   const endS = passedEndS(window, nowS);
@@ -37,14 +46,16 @@ export function nodesRows(window: Window, nowS: number, limits: LedgerLimits, bi
   const until =
     window.untilS === null ? '' : ` AND received < toDateTime(${bindings.bind('UInt32', window.untilS)})`;
   const ms = (seconds: string): string => `toInt64(${seconds}) * 1000`;
-  return `SELECT cluster_name, node_name, sum(agent_count) AS agents, max(received_ms) AS last_ms, max(listed) AS is_listed,
+  return `SELECT cluster_name, node_name, countIf(listed = 0) AS agents, countIf(received_ms >= ${ms(silent)}) AS agents_reporting,
+    countIf(sampled) AS agents_sampling, max(received_ms) AS last_ms, max(listed) AS is_listed,
     multiIf(last_ms >= ${ms(silent)}, 'reporting', is_listed = 1 AND max(gone_ms) <= ${ms(end)}, 'gone', last_ms = 0, 'never-reported', 'silent') AS state
   FROM (
-    SELECT toString(batches.cluster) AS cluster_name, toString(batches.node) AS node_name, uniqExact(agent) AS agent_count,
-      toUnixTimestamp64Milli(max(received)) AS received_ms, 0 AS listed, toInt64(0) AS new_ms, toInt64(0) AS gone_ms
-    FROM batches WHERE received >= toDateTime(${known})${until} AND agent != '' AND batches.node != '' GROUP BY cluster_name, node_name
+    SELECT toString(argMaxIf(batches.cluster, received, batches.node != '')) AS cluster_name, toString(argMaxIf(batches.node, received, batches.node != '')) AS node_name,
+      toUnixTimestamp64Milli(max(received)) AS received_ms, maxIf(sampling_rate, received >= toDateTime(${since})) > 1 AS sampled,
+      0 AS listed, toInt64(0) AS new_ms, toInt64(0) AS gone_ms
+    FROM batches WHERE received >= toDateTime(${known})${until} AND agent != '' GROUP BY agent
     UNION ALL
-    SELECT cluster_name, node_name, 0 AS agent_count, toInt64(0) AS received_ms, 1 AS listed, began_ms AS new_ms, ended_ms AS gone_ms
+    SELECT cluster_name, node_name, toInt64(0) AS received_ms, 0 AS sampled, 1 AS listed, began_ms AS new_ms, ended_ms AS gone_ms
     FROM (${inventoryNodes(known, end)})
   )
   GROUP BY cluster_name, node_name
@@ -55,7 +66,7 @@ export function nodesRows(window: Window, nowS: number, limits: LedgerLimits, bi
 export function ledgerNodesSql(window: Window, nowS: number, limits: LedgerLimits, limit: number): Statement {
   const bindings = new Bindings();
   const order = `indexOf(['never-reported', 'silent', 'reporting', 'gone'], state)`;
-  const sql = `SELECT *, count() OVER () AS total FROM (${nodesRows(window, nowS, limits, bindings)})
+  const sql = `SELECT *, count() OVER () AS total FROM (${nodesRows(window, nowS, limits, bindings)}) WHERE node_name != ''
 ORDER BY ${order}, last_ms, cluster_name, node_name
 LIMIT ${bindings.bind('UInt32', limit)}`;
   return { sql, params: bindings.values };
