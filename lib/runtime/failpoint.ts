@@ -3,6 +3,8 @@
  * Without `EASTWEST_FAILPOINTS` in the environment every call is a look at a null.
  */
 
+import { writeSync } from 'node:fs';
+
 /** `name=kill@3,other=stop@1`: the third time `name` is reached the process ends at once (SIGKILL), or freezes (SIGSTOP). */
 const variable = 'EASTWEST_FAILPOINTS';
 
@@ -32,5 +34,7 @@ const armed = text === undefined ? null : parseFailpoints(text);
 export function failpoint(name: string): void {
   const point = armed?.get(name);
   if (point === undefined || --point.countdown !== 0) return;
+  // At once: after the signal nothing is written any more.
+  writeSync(process.stderr.fd, `failpoint ${name} ${point.signal}\n`);
   process.kill(process.pid, point.signal);
 }

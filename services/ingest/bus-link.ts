@@ -6,7 +6,8 @@ import type { Readiness } from '../../lib/runtime/service.ts';
 import { enrichGroup, topics } from '../../schemas/topics.ts';
 
 const firstRetryMs = 250;
-const maxRetryMs = 10_000;
+/** An answer of 503 costs little, and a bus that is back is wanted at once. */
+const maxRetryMs = 1_000;
 const checkIntervalMs = 2_000;
 
 export interface BusLinkOptions {

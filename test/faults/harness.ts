@@ -55,6 +55,8 @@ export interface RunResult {
   readonly seed: string;
   /** What was to happen, and what did. */
   readonly faults: readonly string[];
+  /** Named moments at which a process died or froze, as it said itself. */
+  readonly reached: readonly string[];
   readonly flowCount: number;
   readonly lateCount: number;
   readonly repeatCount: number;
@@ -82,7 +84,7 @@ interface Course {
   readonly enrich: Readonly<Record<string, string>>;
 }
 
-function drawCourse(seed: string): Course {
+export function drawCourse(seed: string): Course {
   const random = new Random(seed, 'run');
   const lagMs = random.below(3) * 700;
   return {
@@ -295,6 +297,9 @@ export async function runFaults(ground: Ground, seed: string, options: RunOption
         ...room.faults.map(({ what, of }) => `${of}: ${what}`),
         ...names.flatMap((name) => keepers[name].events.map((event) => `${name} ${event}`)),
       ],
+      reached: names.flatMap((name) =>
+        [...keepers[name].output.matchAll(/^failpoint (\S+) SIG/gm)].map(([, moment]) => `${name} ${moment}`),
+      ),
       flowCount: traffic.flowCount,
       lateCount: Number((await late(store)).rows),
       repeatCount: sender.repeatCount,

@@ -1,12 +1,13 @@
 /**
  * `npm run faults -- --runs 200`: many seeded runs of the pipeline under faults, half over each bus. `--seed embedded-7`
  * repeats one; `--bus embedded|kafka` chooses; `--from 100` begins with that number; `--json` prints an object a line.
- * `--break token|commit-first` makes the enrichers wrong on purpose. Ends with 1 when a run went wrong.
+ * `--list` runs nothing and says which seeds aim at what. `--break token|commit-first` makes the enrichers wrong on purpose. Ends with 1 when a run went wrong.
  */
 import { parseArgs } from 'node:util';
 import { startClickHouse } from '../support/clickhouse.ts';
 import { startKafka } from '../support/kafka.ts';
 import { type BreakName, breaks, isBreak } from './breaks.ts';
+import { aimNames, aimsOf } from './cover.ts';
 import { type Ground, type RunResult, runFaults } from './harness.ts';
 
 const { values: options } = parseArgs({
@@ -16,6 +17,7 @@ const { values: options } = parseArgs({
     seed: { type: 'string' },
     from: { type: 'string', default: '1' },
     break: { type: 'string' },
+    list: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
   },
 });
@@ -54,6 +56,13 @@ function say(result: RunResult, seconds: number): void {
   for (const difference of result.differences.slice(0, 5)) process.stdout.write(`    ${difference}\n`);
 }
 
+if (options.list) {
+  for (const aim of aimNames) {
+    const seeds = busNames.flatMap(seedsOf).filter((seed) => aimsOf(seed).includes(aim));
+    process.stdout.write(`${aim.padEnd(38)} ${seeds.join(' ')}\n`);
+  }
+  process.exit(0);
+}
 const broken = breakOf(options.break);
 if (broken !== undefined) process.stderr.write(`wrong on purpose: ${breaks[broken].what}\n`);
 let wrong = 0;

@@ -210,6 +210,9 @@ function serverProperties(dir: string, port: number, controllerPort: number): st
     'transaction.state.log.replication.factor=1',
     'transaction.state.log.min.isr=1',
     'group.initial.rebalance.delay.ms=0',
+    // A broker that was killed is let in again when its registration has run out.
+    'broker.session.timeout.ms=2000',
+    'broker.heartbeat.interval.ms=400',
     'group.min.session.timeout.ms=500',
     '',
   ].join('\n');

@@ -14,7 +14,7 @@ export interface ServiceProcess {
   stop(): Promise<number | null>;
 }
 
-const startTimeoutMs = 20_000;
+const startTimeoutMs = 60_000;
 
 /** Starts `services/<name>/main.ts`; resolves when its probes are served. `settings` are `EASTWEST_...` variables, `nodeArguments` go to Node itself. */
 export async function startService(
