@@ -14,8 +14,6 @@ export interface Precedent {
   readonly rule: string;
   /** Whether the rule leaves the environment open at both ends. */
   readonly spansEnvironments: boolean;
-  /** The ip-list by which the rule knows the destination; null where it does by something else. */
-  readonly ipList: string | null;
 }
 
 export function portsCarry(ports: readonly PortSpec[], port: number, protocol: number): boolean {
@@ -66,7 +64,6 @@ function knownRule(ruleset: Ruleset, rule: Rule, services: ReadonlyMap<string, S
     return null;
   // What anybody may reach says nothing of who should.
   if (rule.from.some((actor) => 'any' in actor)) return null;
-  const list = rule.to.find((actor) => 'ipList' in actor);
   return {
     to: rule.to,
     ports: rule.services.flatMap((ref) =>
@@ -76,7 +73,6 @@ function knownRule(ruleset: Ruleset, rule: Rule, services: ReadonlyMap<string, S
       ruleset: ruleset.name,
       rule: rule.name,
       spansEnvironments: rule.scope !== 'intra' && !namesEnvironment(rule.from) && !namesEnvironment(rule.to),
-      ipList: list !== undefined && 'ipList' in list ? list.ipList : null,
     },
   };
 }

@@ -167,7 +167,10 @@ test('what other rules do already is no oddity: between environments, and out of
     document,
   );
   assert.deepEqual(review, []);
-  assert.ok(rules.some(({ rule: { to } }) => JSON.stringify(to) === '[{"ipList":"saas"}]'));
+  assert.deepEqual(rules.map(({ rule: { to } }) => JSON.stringify(to)).sort(), [
+    '[{"ipList":"saas"}]',
+    '[{"labels":{"app":"shop","role":"db"}}]',
+  ]);
 });
 
 test('what several applications reach outside becomes names, or an ip-list no wider than what was seen', () => {

@@ -131,15 +131,13 @@ function markOutside(considered: readonly Considered[], precedents: Precedents):
   }
 }
 
-function targetOf({ edge, precedents }: Considered, all: Precedents): Target | null {
-  const list = precedents.find(({ ipList }) => ipList !== null)?.ipList ?? null;
+function targetOf({ destination, destinationAddress, dns }: UnexplainedEdge, all: Precedents): Target | null {
+  const subject = subjectOf(destination);
+  if (subject === null || subject.type === 'labels' || subject.type === 'name') return subject;
+  const list = destinationAddress === null ? null : all.listOf(destinationAddress);
   if (list !== null) return { type: 'list', name: list };
-  const subject = subjectOf(edge.destination);
-  if (subject?.type !== 'outside') return subject;
-  const known = edge.destinationAddress === null ? null : all.listOf(edge.destinationAddress);
-  if (known !== null) return { type: 'list', name: known };
-  const [name] = edge.dns;
-  return name === undefined ? subject : { type: 'dns', name };
+  const [name] = dns;
+  return subject.type === 'range' || name === undefined ? subject : { type: 'dns', name };
 }
 
 function rowOf({
@@ -323,7 +321,7 @@ export function suggest(input: SuggestInput): Suggestions {
   const located: Located[] = [];
   for (const one of considered) {
     const source = subjectOf(one.edge.source);
-    const target = targetOf(one, precedents);
+    const target = targetOf(one.edge, precedents);
     if (one.reasons.length > 0 || source === null || target === null)
       reasonsOf.set(one.edge, one.reasons.length > 0 ? one.reasons : ['unlabelled-end']);
     else located.push({ edge: one.edge, source, target });
