@@ -9,6 +9,7 @@ import { benchDecode, benchEnrichment, benchLookup } from './hot-path.ts';
 import { benchInventory } from './inventory.ts';
 import { benchLabels } from './labels.ts';
 import { benchPipeline } from './pipeline.ts';
+import { benchPolicy } from './policy.ts';
 import { type Figure, jsonLine, tableRow } from './report.ts';
 import { benchStorage, storageTraffics } from './storage.ts';
 import { loadWorld, makeTraffic } from './traffic.ts';
@@ -53,6 +54,8 @@ async function benchAll(): Promise<void> {
   report(await benchInventory(options.quick));
   say('enriching ...');
   report(await benchEnrichment(traffic));
+  say('judging by up to 10,000 rules ...');
+  report(await benchPolicy(traffic));
   say('the whole way, with ClickHouse and both buses ...');
   await benchPipeline(traffic, report);
   say('from a changed label to a query ...');

@@ -61,8 +61,6 @@ export interface CompiledPolicy {
   readonly toRules: readonly (readonly number[])[];
   /** For each condition the needs that it meets: what a lane may need of an end, to be in a scope or in one entry of it. */
   readonly needs: readonly (readonly number[])[];
-  /** Needs below are scopes of whole rulesets. */
-  readonly scopeCount: number;
   /** Whether a ruleset without scope has everything in its. */
   readonly isScopeOpen: boolean;
   /** The lanes of rule i are those from `firstLane[i]` up to `firstLane[i + 1]`. */
@@ -139,16 +137,18 @@ class Needs {
   readonly #conditions: ConditionIndex;
   readonly #entries = new Map<Ruleset, readonly number[]>();
   readonly #scopes = new Map<Ruleset, number>();
-  count = 0;
+  #count = 0;
 
-  constructor(rulesets: readonly Ruleset[], conditions: ConditionIndex) {
+  constructor(conditions: ConditionIndex) {
     this.#conditions = conditions;
-    for (const ruleset of rulesets) {
-      if (ruleset.scope === undefined) continue;
-      const need = this.count++;
-      this.#scopes.set(ruleset, need);
-      for (const selector of ruleset.scope) listAt(this.byCondition, conditions.addSelector(selector), need);
-    }
+  }
+
+  add(ruleset: Ruleset): void {
+    if (ruleset.scope === undefined) return;
+    const need = this.#count++;
+    this.#scopes.set(ruleset, need);
+    for (const selector of ruleset.scope)
+      listAt(this.byCondition, this.#conditions.addSelector(selector), need);
   }
 
   /** In the scope of the ruleset; -1 where it has none, so that everything is. */
@@ -161,7 +161,7 @@ class Needs {
     let entries = this.#entries.get(ruleset);
     if (entries === undefined) {
       entries = (ruleset.scope ?? []).map((selector) => {
-        const need = this.count++;
+        const need = this.#count++;
         listAt(this.byCondition, this.#conditions.addSelector(selector), need);
         return need;
       });
@@ -194,8 +194,11 @@ export function* compileSteps(document: PolicyDocument, nowMs: number): Generato
   yield;
   const processes = new ProcessClasses();
   const conditions = new ConditionIndex(labelGroupsOf(document.labelGroups), document.ipLists);
-  const needs = new Needs(rulesets, conditions);
-  const scopeCount = needs.count;
+  const needs = new Needs(conditions);
+  for (const [i, ruleset] of rulesets.entries()) {
+    if (i % 128 === 0) yield;
+    needs.add(ruleset);
+  }
   const fromRules: number[][] = [];
   const toRules: number[][] = [];
   const rules: CompiledRule[] = [];
@@ -243,7 +246,6 @@ export function* compileSteps(document: PolicyDocument, nowMs: number): Generato
     fromRules,
     toRules,
     needs: needs.byCondition,
-    scopeCount,
     isScopeOpen: rulesets.some(({ name, scope }) => scope === undefined && name !== boundariesName),
     firstLane,
     laneRule: Int32Array.from(laneRule),

@@ -148,7 +148,7 @@ export class Endpoints {
   }
 
   #make(blockSet: number, is: Selectable): Endpoint {
-    const { conditions, blocks, needs, scopeCount, isScopeOpen } = this.#policy;
+    const { conditions, blocks, needs, isScopeOpen } = this.#policy;
     const met: number[] = [];
     const needsMet = new Set<number>();
     conditions.match(is, blocks.conditions[blockSet] ?? [], (condition) => {
@@ -159,8 +159,11 @@ export class Endpoints {
       this.#source.open(condition, needsMet);
       this.#destination.open(condition, needsMet);
     }
-    let isInAnyScope = isScopeOpen;
-    for (const need of needsMet) isInAnyScope ||= need < scopeCount;
-    return { source: this.#source.take(), destination: this.#destination.take(), isInAnyScope };
+    return {
+      source: this.#source.take(),
+      destination: this.#destination.take(),
+      // What is needed of ends is nothing but scopes, and entries of them.
+      isInAnyScope: isScopeOpen || needsMet.size > 0,
+    };
   }
 }

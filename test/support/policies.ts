@@ -215,10 +215,10 @@ const labels = fc.record(
   { requiredKeys: [] },
 );
 const workload: fc.Arbitrary<ReferenceEnd> = fc.record({
-  kind: pick('pod', 'pod', 'vm', 'range'),
+  kind: pick('pod', 'pod', 'vm', 'range', 'service'),
   cluster: pick('east', ''),
   namespace: pick('n1', 'n3', ''),
-  name: fc.constant(''),
+  name: pick('', '', 'api.acme.com'),
   labels,
   address: pick(...addresses),
 });
@@ -254,12 +254,21 @@ const service = fc.oneof(
   { weight: 1, arbitrary: fc.record({ port: pick(0, 443), protocol: pick(47, 0, 255) }) },
 );
 
-export const flows: fc.Arbitrary<ReferenceFlow> = fc
-  .tuple(ends, ends, service, pick('', '', 'nginx', 'ngx', 'x', 'postgres', 'post.es'))
-  .map(([source, destination, { port, protocol }, process]) => ({
-    source,
-    destination,
-    port,
-    protocol,
-    process,
-  }));
+/** Flows among a few ends, so that pairs come again on other ports and by other processes. */
+export function flowsAmong(count: number): fc.Arbitrary<ReferenceFlow[]> {
+  const process = pick('', '', 'nginx', 'ngx', 'x', 'postgres', 'post.es');
+  return fc
+    .tuple(
+      fc.array(ends, { minLength: 8, maxLength: 8 }),
+      fc.array(fc.tuple(fc.nat(7), fc.nat(7), service, process), { minLength: count, maxLength: count }),
+    )
+    .map(([among, list]) =>
+      list.flatMap(([from, to, { port, protocol }, process]) => {
+        const source = among[from];
+        const destination = among[to];
+        return source === undefined || destination === undefined
+          ? []
+          : [{ source, destination, port, protocol, process }];
+      }),
+    );
+}
