@@ -331,6 +331,29 @@ test('`eastwest draft` stops a pipeline with 1 for what it was told to, and with
   assert.equal(misspelt.code, 2);
 });
 
+test('`eastwest rules test` reports by line, with 1 for a case that fails and 2 for a file that is wrong', async () => {
+  const policy = join(folder, 'cases');
+  await mkdir(policy);
+  await writeFile(join(policy, 'rules.yaml'), byLabels);
+  const file = join(folder, 'cases.yaml');
+  const run = async (text: string) => {
+    await writeFile(file, text);
+    return runCommand(['rules', 'test', file, '--policy', policy], {});
+  };
+  const right =
+    'cases:\n  - { source: { app: payments }, destination: { app: ledger }, port: 9100, expect: allowed, rule: core/payments-to-ledger }\n';
+  const holds = await run(right);
+  assert.equal(holds.code, 0, holds.stderr);
+  const fails = await run(
+    `${right}  - { source: { app: payments }, destination: { app: oracle }, port: 1521, expect: allowed }\n`,
+  );
+  assert.equal(fails.code, 1);
+  assert.match(fails.stdout, /FAIL .*cases\.yaml:3 .*expected allowed, got denied by core\/no-oracle/);
+  const wrong = await run('cases:\n  - { source: nobody, destination: { app: oracle }, expect: allowed }\n');
+  assert.equal(wrong.code, 2);
+  assert.match(wrong.stderr, /cases\.yaml:2/);
+});
+
 test('flows that are no longer kept leave their edges undecided, and counted', async () => {
   const oracle = String(identityId(people.oracle));
   await scene.store.command(
