@@ -2,6 +2,7 @@
 import { type Command, Option } from 'commander';
 import { defaultUrl } from '../ask/options.ts';
 import type { CliDependencies } from '../dependencies.ts';
+import type { NetworkPolicyCommandOptions } from '../export/networkpolicy.ts';
 import type { NftablesCommandOptions } from '../export/nftables.ts';
 
 const collect = (value: string, before: readonly string[]): readonly string[] => [...before, value];
@@ -20,10 +21,35 @@ function addInventoryOptions(command: Command): Command {
     .option('--json', 'as JSON');
 }
 
+function addNetworkOption(command: Command): Command {
+  return command.option(
+    '--network <name>',
+    'also addresses of this network (another cluster); may be repeated',
+    collect,
+    [],
+  );
+}
+
 export function register(program: Command, dependencies: CliDependencies): void {
   const exports = program.command('export').description('write rules for firewalls that enforce them');
 
-  addInventoryOptions(exports.command('nftables'))
+  addNetworkOption(addInventoryOptions(exports.command('networkpolicy')))
+    .argument('[policy]', 'folder of YAML files (the policy in force when absent)')
+    .description('NetworkPolicies of Kubernetes: namespaces are closed, and rules open them')
+    .option(
+      '--namespace <name>',
+      'namespace to write policies for; may be repeated (all that profiles label when absent)',
+      collect,
+      [],
+    )
+    .option('-o, --output <folder>', 'folder to write a file for each namespace to (stdout when absent)')
+    .action(async (folder: string | undefined, options: NetworkPolicyCommandOptions) => {
+      dependencies.exit(
+        await (await import('../export/networkpolicy.ts')).exportNetworkPolicyCommand(folder, options),
+      );
+    });
+
+  addNetworkOption(addInventoryOptions(exports.command('nftables')))
     .argument('[policy]', 'folder of YAML files (the policy in force when absent)')
     .description('rules and sets for the nft of one VM, host or node, both ends of each rule')
     .requiredOption('--host <host>', 'name, group/name, uid or address')
@@ -32,7 +58,6 @@ export function register(program: Command, dependencies: CliDependencies): void 
         .choices(['drop', 'accept'])
         .default('drop'),
     )
-    .option('--network <name>', 'also addresses of this network (cluster); may be repeated', collect, [])
     .option('-o, --output <file>', 'file to write (stdout when absent)')
     .action(async (folder: string | undefined, options: NftablesCommandOptions) => {
       dependencies.exit(await (await import('../export/nftables.ts')).exportNftablesCommand(folder, options));

@@ -60,7 +60,7 @@ export function decideSlices(
 }
 
 /** Slices that a rule speaks of. */
-function slicesOfRule(world: World, rule: number, slices: readonly ServiceSlice[]): number[] {
+export function slicesOfRule(world: World, rule: number, slices: readonly ServiceSlice[]): number[] {
   const ports = (world.engine.rules[rule]?.ports ?? []).filter(({ process }) => process === -1);
   return slices.flatMap(({ from, number }, index) => {
     const speaks = ports.some(
@@ -85,7 +85,7 @@ interface Group {
   readonly peers: AddressInterval[];
 }
 
-const agrees = (decided: Int32Array, slice: number, key: number): boolean => {
+export const agrees = (decided: Int32Array, slice: number, key: number): boolean => {
   const own = decided[slice] ?? -1;
   return own !== -1 && (own & 1) === (key & 1);
 };

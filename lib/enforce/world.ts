@@ -9,7 +9,7 @@ import type {
   ServiceEvent,
   WorkloadEvent,
 } from '../../schemas/inventory-event.ts';
-import type { PolicyDocument } from '../../schemas/policy.ts';
+import type { PolicyDocument, Profile } from '../../schemas/policy.ts';
 import { findRange, makeRangeMap, type RangeMap } from '../inventory/ranges.ts';
 import { formatAddress, parseAddress, parseCidr } from '../net/address.ts';
 import {
@@ -104,6 +104,18 @@ export class World {
       this.namespaceLabels(cluster, namespace),
     );
     return this.identityOf({ kind, cluster, namespace, name: kind === 'service' ? name : '', labels });
+  }
+
+  /** The identity of a pod that has no annotations. */
+  identityOfPod(cluster: string, namespace: string, own: Readonly<Record<string, string>>): number {
+    const subject = { kind: 'pod', cluster, namespace, labels: own, annotations: {} };
+    const { labels } = this.#profiles.labelsOf(subject, this.namespaceLabels(cluster, namespace));
+    return this.identityOf({ kind: 'pod', cluster, namespace, name: '', labels });
+  }
+
+  /** The profile that labels the pods of a namespace. */
+  profileOf(cluster: string, namespace: string): Profile | null {
+    return this.#profiles.matching({ kind: 'pod', cluster, namespace })[0] ?? null;
   }
 
   hosts(): WorldHost[] {
