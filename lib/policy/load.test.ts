@@ -62,5 +62,6 @@ test('the example in docs/policy.md is a policy', () => {
   const example = /```yaml\n([\s\S]*?)```/.exec(page)?.[1] ?? '';
   const result = readPolicy(new Map([['docs/policy.md', example]]));
   assert.deepEqual(result.ok ? [] : result.problems, []);
-  assert.ok(result.ok && result.policy.rulesets[0]?.rules.length === 2);
+  assert.ok(result.ok && result.policy.rulesets[0]?.rules.length === 3);
+  assert.deepEqual(result.warnings, []);
 });
