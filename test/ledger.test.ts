@@ -398,6 +398,20 @@ describe('delays', () => {
   });
 });
 
+test('a batch of the last moment of a window is in it', async () => {
+  const fromS = -2 * day - 2 * hour;
+  const lastMs = (sinceS + fromS + hour) * 1000 - 1;
+  await store.insertRows('batches', [
+    batch('at-the-end', 1, fromS, { received: clickhouseTime(lastMs), written: clickhouseTime(lastMs) }),
+  ]);
+  const [inside, after] = await Promise.all([
+    ledger(fromS, fromS + hour),
+    ledger(fromS + hour, fromS + 2 * hour),
+  ]);
+  assert.deepEqual([inside.totals.batches, after.totals.batches], [1, 0]);
+  assert.equal(inside.agents.find(({ agent }) => agent === 'at-the-end')?.batches, 1);
+});
+
 interface OpenApi {
   paths: Record<
     string,

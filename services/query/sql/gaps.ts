@@ -23,16 +23,16 @@ export function gapsRows(window: Window, limits: LedgerLimits, bindings: Binding
   const until =
     window.untilS === null
       ? '1'
-      : `received < toDateTime(${bindings.bind('UInt32', window.untilS + limits.lookbackS)})`;
-  const scanned = `received >= toDateTime(${before}) AND ${until}`;
+      : `received < toDateTime64(${bindings.bind('UInt32', window.untilS + limits.lookbackS)}, 3)`;
+  const scanned = `received >= toDateTime64(${before}, 3) AND ${until}`;
   const touchesEnd =
     window.untilS === null
       ? '1'
       : `least(noticed_ms, previous_ms) < toInt64(${bindings.bind('UInt32', window.untilS)}) * 1000`;
   const numbered = `agent != '' AND sequence > 0`;
   const suspects = `(SELECT agent, boot FROM batches WHERE ${scanned} AND ${numbered} GROUP BY agent, boot
-      HAVING max(received) >= toDateTime(${since}) AND (countIf(outcome = 'written') != max(sequence) - min(sequence) + 1
-        OR (min(received) >= toDateTime(${since}) AND min(sequence) > 1)))`;
+      HAVING max(received) >= toDateTime64(${since}, 3) AND (countIf(outcome = 'written') != max(sequence) - min(sequence) + 1
+        OR (min(received) >= toDateTime64(${since}, 3) AND min(sequence) > 1)))`;
   const inOrder = `OVER (PARTITION BY agent_name, boot ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)`;
   return `SELECT agent_name, boot, previous, number AS sequence, number - previous - 1 AS missing, noticed_ms, from_ms, to_ms
   FROM (
@@ -40,7 +40,7 @@ export function gapsRows(window: Window, limits: LedgerLimits, bindings: Binding
       lagInFrame(number, 1, toUInt64(0)) ${inOrder} AS previous, lagInFrame(received_ms, 1, received_ms) ${inOrder} AS previous_ms,
       lagInFrame(seen_to_ms, 1, toInt64(0)) ${inOrder} AS from_ms
     FROM (
-      SELECT toString(batches.agent) AS agent_name, boot, if(received < toDateTime(${before}), toUInt64(0), sequence) AS slot,
+      SELECT toString(batches.agent) AS agent_name, boot, if(received < toDateTime64(${before}, 3), toUInt64(0), sequence) AS slot,
         max(sequence) AS number, toUnixTimestamp64Milli(min(received)) AS received_ms,
         toUnixTimestamp64Milli(min(observed_from)) AS seen_from_ms, toUnixTimestamp64Milli(max(observed_to)) AS seen_to_ms
       FROM batches WHERE ${until} AND ${numbered} AND (agent, boot) IN ${suspects} GROUP BY agent_name, boot, slot

@@ -19,9 +19,9 @@ function inventoryNodes(knownS: string, endS: string): string {
     FROM (
       SELECT toString(workloads.cluster) AS cluster_name, workloads.name AS node_name, valid_from AS began,
         argMin(valid_to, (-toInt64(toUnixTimestamp(updated_at)), valid_to)) AS ended
-      FROM workloads WHERE kind = 'node' AND valid_from <= toDateTime(${endS}) GROUP BY id, network, ip, valid_from, cluster_name, node_name
+      FROM workloads WHERE kind = 'node' AND valid_from <= toDateTime64(${endS}, 3) GROUP BY id, network, ip, valid_from, cluster_name, node_name
     )
-    WHERE ended > toDateTime(${knownS}) GROUP BY cluster_name, node_name`;
+    WHERE ended > toDateTime64(${knownS}, 3) GROUP BY cluster_name, node_name`;
 }
 
 /** Nodes of the inventory that had ended by the end of the window: whoever reported from there is not silent, but gone. */
@@ -44,16 +44,18 @@ export function nodesRows(window: Window, nowS: number, limits: LedgerLimits, bi
   const silent = bindings.bind('UInt32', Math.max(0, endS - limits.silentAfterS));
   const known = bindings.bind('UInt32', Math.max(0, Math.min(window.sinceS, endS) - limits.lookbackS));
   const until =
-    window.untilS === null ? '' : ` AND received < toDateTime(${bindings.bind('UInt32', window.untilS)})`;
+    window.untilS === null
+      ? ''
+      : ` AND received < toDateTime64(${bindings.bind('UInt32', window.untilS)}, 3)`;
   const ms = (seconds: string): string => `toInt64(${seconds}) * 1000`;
   return `SELECT cluster_name, node_name, countIf(listed = 0) AS agents, countIf(received_ms >= ${ms(silent)}) AS agents_reporting,
     countIf(sampled) AS agents_sampling, max(received_ms) AS last_ms, max(listed) AS is_listed,
     multiIf(last_ms >= ${ms(silent)}, 'reporting', is_listed = 1 AND max(gone_ms) <= ${ms(end)}, 'gone', last_ms = 0, 'never-reported', 'silent') AS state
   FROM (
     SELECT toString(argMaxIf(batches.cluster, received, batches.node != '')) AS cluster_name, toString(argMaxIf(batches.node, received, batches.node != '')) AS node_name,
-      toUnixTimestamp64Milli(max(received)) AS received_ms, maxIf(sampling_rate, received >= toDateTime(${since})) > 1 AS sampled,
+      toUnixTimestamp64Milli(max(received)) AS received_ms, maxIf(sampling_rate, received >= toDateTime64(${since}, 3)) > 1 AS sampled,
       0 AS listed, toInt64(0) AS new_ms, toInt64(0) AS gone_ms
-    FROM batches WHERE received >= toDateTime(${known})${until} AND agent != '' GROUP BY agent
+    FROM batches WHERE received >= toDateTime64(${known}, 3)${until} AND agent != '' GROUP BY agent
     UNION ALL
     SELECT cluster_name, node_name, toInt64(0) AS received_ms, 0 AS sampled, 1 AS listed, began_ms AS new_ms, ended_ms AS gone_ms
     FROM (${inventoryNodes(known, end)})
@@ -80,7 +82,7 @@ export function lastReportsSql(
   const bindings = new Bindings();
   const list = (values: readonly string[]): string => bindings.bind('Array(String)', values);
   const sql = `SELECT toString(batches.cluster) AS cluster_name, toString(batches.node) AS node_name, toUnixTimestamp64Milli(max(received)) AS last_ms
-FROM batches WHERE received < toDateTime(${bindings.bind('UInt32', beforeS)}) AND (cluster, node) IN (
+FROM batches WHERE received < toDateTime64(${bindings.bind('UInt32', beforeS)}, 3) AND (cluster, node) IN (
   SELECT arrayJoin(arrayZip(${list(nodes.map(({ cluster }) => cluster))}, ${list(nodes.map(({ node }) => node))})))
 GROUP BY cluster_name, node_name`;
   return { sql, params: bindings.values };

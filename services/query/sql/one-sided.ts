@@ -138,7 +138,7 @@ export function reportersSql(window: Window, limits: LedgerLimits): Statement {
   const until =
     window.untilS === null
       ? ''
-      : ` AND received < toDateTime(${bindings.bind('UInt32', window.untilS + limits.lookbackS)})`;
+      : ` AND received < toDateTime64(${bindings.bind('UInt32', window.untilS + limits.lookbackS)}, 3)`;
   const inOrder =
     'OVER (PARTITION BY agent_name ORDER BY from_ms, boot, sequence ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)';
   const sql = `SELECT agent_name, argMax(cluster_name, to_ms) AS cluster_name, argMax(node_name, to_ms) AS node_name, max(to_ms) AS reached_ms,
@@ -154,7 +154,7 @@ FROM (
     SELECT toString(batches.agent) AS agent_name, toString(batches.cluster) AS cluster_name, toString(batches.node) AS node_name, boot, sequence,
       toUnixTimestamp64Milli(observed_from) AS from_ms, toUnixTimestamp64Milli(observed_to) AS to_ms,
       source_dropped > 0 OR outcome = 'dead' AS lost, sampling_rate > 1 AS sampled
-    FROM batches WHERE received >= toDateTime(${since})${until} AND outcome != 'resent' AND agent != '' AND batches.node != ''
+    FROM batches WHERE received >= toDateTime64(${since}, 3)${until} AND outcome != 'resent' AND agent != '' AND batches.node != ''
   )
 )
 GROUP BY agent_name`;
@@ -196,10 +196,10 @@ export function watchedSql(
   const until =
     window.untilS === null
       ? ''
-      : ` AND received < toDateTime(${bindings.bind('UInt32', window.untilS + limits.lookbackS)})`;
+      : ` AND received < toDateTime64(${bindings.bind('UInt32', window.untilS + limits.lookbackS)}, 3)`;
   const sql = `SELECT DISTINCT toString(${column}) AS watched FROM workloads
 WHERE ${column} IN (SELECT arrayJoin(${bindings.bind('Array(UInt64)', ids)}))
   AND (toString(cluster), if(kind IN ('node', 'vm', 'host'), name, toString(node))) IN (
-    SELECT DISTINCT toString(cluster), toString(node) FROM batches WHERE received >= toDateTime(${since})${until} AND agent != '' AND node != '')`;
+    SELECT DISTINCT toString(cluster), toString(node) FROM batches WHERE received >= toDateTime64(${since}, 3)${until} AND agent != '' AND node != '')`;
   return { sql, params: bindings.values };
 }
