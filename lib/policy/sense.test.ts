@@ -70,8 +70,8 @@ test('a rule that is covered in part only is left alone', () => {
   apart(`${a}, to: [{ ipList: wide }], ${web}`, `${a}, to: [{ cidr: 203.0.113.0/24 }], ${web}`);
   apart(`from: [{ labels: { app: a, env: prod } }], ${b}, ${web}`, `${a}, ${b}, ${web}`);
   apart(
-    `from: [{ labels: { app: { not: z }, kind: [pod, vm] } }], ${b}, ${web}`,
-    `from: [{ labels: { kind: [vm, unknown] } }], ${b}, ${web}`,
+    `from: [{ labels: { kind: { not: pod } } }], ${b}, ${web}, action: deny`,
+    `from: [{ labels: { kind: [vm, unknown] } }], ${b}, ${web}, action: deny`,
   );
   apart(`${a}, ${b}, services: [{ port: 443, protocol: any }]`, `${a}, ${b}, services: [{ protocol: icmp }]`);
 });
