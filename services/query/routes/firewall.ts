@@ -45,10 +45,10 @@ const maxRules = 20_000;
 /** Problems of a file that a refusal lists. */
 const maxProblems = 200;
 /** Edges, and flows of them by the rollups, that are asked of single flows in one statement. */
-const chunkEdges = 3000;
+const chunkEdges = 2000;
 const chunkFlows = 2_000_000;
-/** Addresses in one question about who had them. */
-const chunkAddresses = 4000;
+/** Addresses in one statement: a parameter of ClickHouse has 128 KiB. */
+const chunkAddresses = 1500;
 /** Apps that hold addresses of a rule now, as listed. */
 const maxApps = 20;
 
@@ -255,16 +255,15 @@ interface Counted {
   readonly tables: Set<string>;
 }
 
-/** Destinations before NAT that rules name, and the edges behind them: only single flows tell these. */
-async function readFronts(
-  ask: Ask,
-  window: Window,
-  tally: Tally,
-): Promise<{ fronts: string[]; edges: EdgeId[] }> {
+/** Edges behind destinations before NAT that rules name: only single flows tell these. */
+async function readFrontEdges(ask: Ask, window: Window, tally: Tally): Promise<EdgeId[]> {
   const seen = await ask<{ address: string; port: number; protocol: number }>(frontsSql(window));
   const named = seen.filter(({ address, port, protocol }) => tally.namesFront(address, protocol, port));
   const fronts = [...new Set(named.map(({ address }) => address))].sort();
-  return { fronts, edges: fronts.length === 0 ? [] : await ask<EdgeId>(frontEdgesSql(window, fronts)) };
+  const edges: EdgeId[] = [];
+  for (let at = 0; at < fronts.length; at += chunkAddresses)
+    edges.push(...(await ask<EdgeId>(frontEdgesSql(window, fronts.slice(at, at + chunkAddresses)))));
+  return edges;
 }
 
 interface Wanted extends EdgeId {
@@ -291,7 +290,7 @@ function* chunksOf(edges: readonly Wanted[]): Generator<Wanted[]> {
 async function countPart(ask: Ask, { plan, hasFlows }: Part, tally: Tally, counted: Counted): Promise<void> {
   const { window } = plan;
   for (const { table } of plan.parts) counted.tables.add(table);
-  const { fronts, edges } = hasFlows ? await readFronts(ask, window, tally) : { fronts: [], edges: [] };
+  const edges = hasFlows ? await readFrontEdges(ask, window, tally) : [];
   const wanted = new Map<string, Wanted>(edges.map((edge) => [edgeText(edge), { ...edge, flows: 0 }]));
   const rows = await ask<EdgeRow>(edgeRowsSql(plan));
   counted.edgesRead += rows.length;
@@ -317,7 +316,7 @@ async function countPart(ask: Ask, { plan, hasFlows }: Part, tally: Tally, count
   counted.tables.add('flows');
   const sorted = [...wanted].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, edge]) => edge);
   for (const chunk of chunksOf(sorted)) {
-    const flows = await ask<FlowRow>(flowRowsSql(window, chunk, fronts));
+    const flows = await ask<FlowRow>(flowRowsSql(window, chunk));
     counted.flowRowsRead += flows.length;
     for (const row of flows) if (!tally.addFlow(row)) counted.unmatchedFlows += Number(row.flows);
   }

@@ -1,6 +1,6 @@
 /** What the audit of static firewall rules reads: edges of rollups, single flows of some edges, and who had an address. */
 import type { Window } from '../filters.ts';
-import { allOf, Bindings, type Statement } from './bindings.ts';
+import { Bindings, type Statement } from './bindings.ts';
 import { endColumns, identityRows } from './identities.ts';
 import { allFlows, type EdgePlan, planRows, timeCondition } from './plan.ts';
 
@@ -57,22 +57,17 @@ export interface EdgeId {
   readonly protocol: number;
 }
 
-function isFront(fronts: readonly string[], bindings: Bindings): string {
-  if (fronts.length === 0) return '0';
-  return `has(arrayMap(a -> toIPv6(a), ${bindings.bind('Array(String)', fronts)}), original_dst_ip)`;
-}
-
 /** Edges that were reached by one of these destinations before NAT. */
 export function frontEdgesSql(window: Window, fronts: readonly string[]): Statement {
   const bindings = new Bindings();
   const sql = `SELECT ${ids}, dst_port, protocol
 FROM (SELECT src_identity, dst_identity, dst_port, protocol FROM ${allFlows}
-  WHERE ${allOf([within(window, bindings), isFront(fronts, bindings)])} GROUP BY ALL)`;
+  WHERE ${within(window, bindings)} AND original_dst_ip IN (SELECT toIPv6(arrayJoin(${bindings.bind('Array(String)', fronts)}))) GROUP BY ALL)`;
   return { sql, params: bindings.values };
 }
 
-/** Single flows of these edges by address and side. */
-export function flowRowsSql(window: Window, edges: readonly EdgeId[], fronts: readonly string[]): Statement {
+/** Single flows of these edges by address, also before NAT, and side. */
+export function flowRowsSql(window: Window, edges: readonly EdgeId[]): Statement {
   const bindings = new Bindings();
   const column = (values: readonly string[]): string => bindings.bind('Array(UInt64)', values);
   const destinations = column(edges.map((edge) => edge.dst_identity));
@@ -80,13 +75,12 @@ export function flowRowsSql(window: Window, edges: readonly EdgeId[], fronts: re
   const ports = column(edges.map(({ dst_port, protocol }) => String(protocol * 65_536 + dst_port)));
   const wanted = `(dst_identity, dst_port, src_identity, protocol) IN (
     SELECT edge.1, toUInt16(edge.3 % 65536), edge.2, toUInt8(intDiv(edge.3, 65536)) FROM (SELECT arrayJoin(arrayZip(${destinations}, ${sources}, ${ports})) AS edge))`;
-  const front = isFront(fronts, bindings);
   const sql = `SELECT toString(e_src) AS src_identity, toString(e_dst) AS dst_identity, toString(w_src) AS src_workload, toString(w_dst) AS dst_workload,
   toString(a_src) AS src_ip, toString(a_dst) AS dst_ip, dst_port, protocol, toString(a_front) AS front_ip, front_port, side,
   flows, connections, bytes_forward, bytes_reverse, first_s, last_s
 FROM (
   SELECT src_identity AS e_src, dst_identity AS e_dst, src_workload AS w_src, dst_workload AS w_dst, src_ip AS a_src, dst_ip AS a_dst,
-    dst_port, protocol, if(${front}, original_dst_ip, toIPv6('::')) AS a_front, if(${front}, original_dst_port, 0) AS front_port, side,
+    dst_port, protocol, original_dst_ip AS a_front, original_dst_port AS front_port, side,
     count() AS flows, sum(connections) AS connections, ${byteSums}, toUnixTimestamp(min(time)) AS first_s, toUnixTimestamp(max(time)) AS last_s
   FROM ${allFlows} WHERE ${within(window, bindings)} AND ${wanted}
   GROUP BY e_src, e_dst, w_src, w_dst, a_src, a_dst, dst_port, protocol, a_front, front_port, side
