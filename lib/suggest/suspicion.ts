@@ -1,5 +1,5 @@
 /** What no rule is suggested for without a person: closed list of reasons, each with a word on why. */
-import { isWorkload, type Subject, subjectOf, type UnexplainedEdge } from './edges.ts';
+import { isWorkload, subjectOf, type UnexplainedEdge } from './edges.ts';
 import type { Precedent } from './precedent.ts';
 
 export const reviewReasons = {
@@ -26,12 +26,7 @@ const lastNodePort = 32_767;
 export const minOutsideWorkloads = 5;
 export const minOutsideApps = 2;
 
-export interface Ends {
-  readonly source: Subject;
-  readonly destination: Subject;
-}
-
-/** Environments that an edge goes between; null where it stays in one, or one end has none. */
+/** Whether both ends have an environment, and not the same one. */
 export function crossing({ source, destination }: UnexplainedEdge): boolean {
   const { env: from = '' } = source.labels;
   const { env: to = '' } = destination.labels;

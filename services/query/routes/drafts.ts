@@ -8,7 +8,7 @@ import { emptyPolicy } from '../../../lib/policy/engine.ts';
 import { type LoadResult, readPolicy } from '../../../lib/policy/load.ts';
 import { verdicts } from '../../../schemas/closed-lists.ts';
 import type { PolicyDocument } from '../../../schemas/policy.ts';
-import { Completeness, WindowAnswer, windowAnswer } from '../answers.ts';
+import { addressText, Completeness, WindowAnswer, windowAnswer } from '../answers.ts';
 import type { RouteContext } from '../context.ts';
 import { windowFilter } from '../filters.ts';
 import { toWindow } from '../parameters.ts';
@@ -174,18 +174,15 @@ export function coverageOf(coverage: Drafted['result']['before']): DraftAnswer['
   };
 }
 
-const shownAddress = (ip: string): string | null =>
-  ip === '::' ? null : ip.startsWith('::ffff:') && ip.includes('.') ? ip.slice(7) : ip;
-
-export function endOf(identities: IdentityIndex, id: string, ip: string): Static<typeof DraftEnd> {
+function endOf(identities: IdentityIndex, id: string, ip: string): Static<typeof DraftEnd> {
   const { kind, cluster, namespace, name, zone, labels } = identities.of(id);
-  return { identity: id, kind, cluster, namespace, name, zone, address: shownAddress(ip), labels };
+  return { identity: id, kind, cluster, namespace, name, zone, address: addressText(ip), labels };
 }
 
-export type RuleNames = ReadonlyMap<string, { readonly ruleset: string; readonly name: string }>;
+type RuleNames = ReadonlyMap<string, { readonly ruleset: string; readonly name: string }>;
 
 /** Names of rules by id: of those that were stored, and of judges. */
-export async function readRuleNames(
+async function readRuleNames(
   context: Pick<RouteContext, 'ask'>,
   judges: readonly (Judge | null)[],
   signal: AbortSignal,

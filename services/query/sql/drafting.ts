@@ -1,15 +1,10 @@
 /** Judges stored edges by another policy, page by page; only what rollups can't decide is read from single flows. */
 import { type DraftResult, DraftRun } from '../../../lib/draft/draft.ts';
-import {
-  type EdgeRow,
-  edgeKeyOf,
-  IdentityIndex,
-  noAddress,
-  type SidedSums,
-} from '../../../lib/draft/edges.ts';
+import { type EdgeRow, edgeKeyOf, IdentityIndex, type SidedSums } from '../../../lib/draft/edges.ts';
 import { Judge } from '../../../lib/draft/judge.ts';
 import type { UnexplainedEdge } from '../../../lib/suggest/edges.ts';
 import type { PolicyDocument } from '../../../schemas/policy.ts';
+import { addressText } from '../answers.ts';
 import type { RouteContext } from '../context.ts';
 import type { FlowFilter } from '../filters.ts';
 import {
@@ -123,15 +118,13 @@ export async function readUnexplained(asked: Drafting, document: PolicyDocument)
     for (const row of rows) evidence.set(`${row.s} ${row.d} ${row.i} ${row.j} ${row.p} ${row.t}`, row);
   }
   const { identities } = drafted;
-  const addressOf = (ip: string): string | null =>
-    ip === noAddress ? null : ip.startsWith('::ffff:') && ip.includes('.') ? ip.slice(7) : ip;
   const edges = found.map(({ edge, sums }): UnexplainedEdge => {
     const row = evidence.get(edgeKeyOf(edge));
     return {
       source: identities.of(edge.source),
       destination: identities.of(edge.destination),
-      sourceAddress: addressOf(edge.sourceIp),
-      destinationAddress: addressOf(edge.destinationIp),
+      sourceAddress: addressText(edge.sourceIp),
+      destinationAddress: addressText(edge.destinationIp),
       port: edge.port,
       protocol: edge.protocol,
       connections: sums.connections,
