@@ -7,7 +7,7 @@ import { Judge } from '../lib/policy/explain-verdict.ts';
 import { type ReferenceEnd, type ReferenceFlow, referenceVerdict } from '../lib/policy/reference.ts';
 import { PolicyTimeline } from '../lib/policy/timeline.ts';
 import type { PolicyDocument, Rule, Ruleset } from '../schemas/policy.ts';
-import { flows as flowsOf, flowTimeMs, policies } from './support/policies.ts';
+import { flowsAmong, flowTimeMs, policies } from './support/policies.ts';
 
 const end = ({ address, ...identity }: ReferenceEnd) => ({ identity, address });
 const asked = ({ port, protocol, process }: ReferenceFlow) => ({ port, protocol, process });
@@ -32,7 +32,7 @@ test('the rules that an explanation names are those that match, and what it says
   let matched = 0;
   let near = 0;
   fc.assert(
-    fc.property(policies, fc.array(flowsOf, { minLength: 1, maxLength: 8 }), (document, flows) => {
+    fc.property(policies, flowsAmong(8), (document, flows) => {
       const timeline = new PolicyTimeline();
       timeline.add({ ...document, version: 1, appliedMs: 0 });
       const judge = new Judge(timeline.at(flowTimeMs));
