@@ -95,6 +95,12 @@ export const StoreConfig = Type.Object(
       pattern: '^[A-Za-z_][A-Za-z0-9_]{0,62}$',
       description: 'Database of all tables and views; `eastwest migrate` creates it.',
     }),
+    cluster: Type.String({
+      default: '',
+      pattern: '^[A-Za-z0-9_-]{0,63}$',
+      description:
+        'Name of the ClickHouse cluster (remote_servers) that the tables are sharded and replicated over; empty: one server.',
+    }),
     username: Type.String({
       default: 'default',
       minLength: 1,

@@ -43,6 +43,8 @@ function insertSettings(token: string | undefined, rowCount: number): Record<str
     min_insert_block_size_bytes: '0',
     // Days are partitions; a block of late flows may hold many.
     max_partitions_per_insert_block: '0',
+    // On a cluster: every shard has its rows when the insert is acknowledged.
+    distributed_foreground_insert: '1',
   };
 }
 

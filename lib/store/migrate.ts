@@ -7,6 +7,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Logger } from 'pino';
+import { forCluster, storedName } from './cluster.ts';
 import type { StoreConfig } from './config.ts';
 import { splitStatements } from './statements.ts';
 import { type Store, StoreRefusedError } from './store.ts';
@@ -50,6 +51,8 @@ const collisions = new Set(['DATABASE_ALREADY_EXISTS', 'DEADLOCK_AVOIDED', 'CANN
 /** The table that is there while somebody migrates; its comment names who, and changes every few seconds. */
 const lockTable = 'migrating';
 const heartbeatMs = 3_000;
+/** What its creation is refused with while somebody has it, on this server or on another. */
+const isTaken = new Set(['TABLE_ALREADY_EXISTS', 'REPLICA_ALREADY_EXISTS']);
 /** {@link MigrateOptions.deadAfterS} unless told. */
 const usualDeadAfterS = 30;
 
@@ -82,6 +85,22 @@ function renderStatement(statement: string, config: StoreConfig): string {
     .replaceAll("'{password}'", quoteText(config.password));
 }
 
+/** What the installation makes of a statement: one, or several on a cluster. */
+function statementsFor(statement: string, config: StoreConfig): string[] {
+  const rendered = renderStatement(statement, config);
+  return config.cluster === '' ? [rendered] : forCluster(rendered, config.cluster);
+}
+
+/** Where a statement is to be done on every server. */
+function onCluster({ cluster }: StoreConfig): string {
+  return cluster === '' ? '' : ` ON CLUSTER '${cluster}'`;
+}
+
+/** The table's own name on a server. */
+function ownName(table: string, { cluster }: StoreConfig): string {
+  return cluster === '' ? table : storedName(table);
+}
+
 function digest(text: string): string {
   return hash('sha256', text, 'hex').slice(0, 32);
 }
@@ -103,22 +122,29 @@ async function despiteOthers(work: () => Promise<void>): Promise<void> {
 async function lockMigration(store: Store, log: Logger, deadAfterS: number): Promise<() => Promise<void>> {
   const me = randomUUID();
   const comment = (beat: number): string => quoteText(`${me} ${beat}`);
+  const { config } = store;
+  const { cluster, database } = config;
+  // On a cluster the lock is a replica in Keeper that only one server can have.
+  const engine =
+    cluster === '' ? 'MergeTree' : `ReplicatedMergeTree('/eastwest/${database}/${lockTable}', 'migrator')`;
+  const tables = cluster === '' ? 'system.tables' : `clusterAllReplicas('${cluster}', system.tables)`;
   for (;;) {
     try {
       await store.command(
-        `CREATE TABLE ${lockTable} (nothing UInt8) ENGINE = MergeTree ORDER BY tuple() COMMENT ${comment(0)}`,
+        `CREATE TABLE ${lockTable} (nothing UInt8) ENGINE = ${engine} ORDER BY tuple() COMMENT ${comment(0)}`,
       );
       break;
     } catch (error) {
-      if (!(error instanceof StoreRefusedError && error.code === 'TABLE_ALREADY_EXISTS')) throw error;
+      if (!(error instanceof StoreRefusedError && isTaken.has(error.code))) throw error;
     }
     const [other] = await store.query<{ silent_s: number }>(
-      `SELECT toInt32(now() - metadata_modification_time) AS silent_s FROM system.tables
-       WHERE database = currentDatabase() AND name = '${lockTable}'`,
+      `SELECT toInt32(now() - metadata_modification_time) AS silent_s FROM ${tables}
+       WHERE database = {database:String} AND name = '${lockTable}'`,
+      { database },
     );
     if (other !== undefined && other.silent_s > deadAfterS) {
       log.warn({ silent: other.silent_s }, 'whoever began to migrate does not go on, taken over');
-      await store.command(`DROP TABLE IF EXISTS ${lockTable} SYNC`);
+      await store.command(`DROP TABLE IF EXISTS ${lockTable}${onCluster(config)} SYNC`);
     } else await delay(Math.random() * maxPauseMs);
   }
   let beat = 0;
@@ -157,7 +183,9 @@ const whileEmpty = /^-- only while empty: ([a-z0-9_, ]+)\n/;
 
 /** Whether a table that the file is not to touch with rows has any. */
 async function hasRows(store: Store, migration: Migration): Promise<boolean> {
-  const tables = whileEmpty.exec(migration.sql)?.[1]?.split(', ') ?? [];
+  const tables = (whileEmpty.exec(migration.sql)?.[1]?.split(', ') ?? []).map((table) =>
+    ownName(table, store.config),
+  );
   if (tables.length === 0) return false;
   const [row] = await store.query<{ rows: string }>(
     `SELECT sum(total_rows) AS rows FROM system.tables
@@ -176,8 +204,8 @@ async function applyOne(store: Store, migration: Migration, known: Applied | und
         'or start with an empty database',
     );
   }
-  const statements = splitStatements(migration.sql).map((statement) =>
-    renderStatement(statement, store.config),
+  const statements = splitStatements(migration.sql).flatMap((statement) =>
+    statementsFor(statement, store.config),
   );
   const rendered = digest(statements.join(';'));
   if (known?.rendered === rendered) return false;
@@ -212,14 +240,17 @@ async function applyRetention(store: Store): Promise<string[]> {
   const changed: string[] = [];
   const { retention } = store.config;
   for (const { table, setting, time, dense } of retained) {
-    const engine = engines.get(table);
+    const own = ownName(table, store.config);
+    const engine = engines.get(own);
     const end = `${time} + toIntervalDay(${retention[setting]})`;
     const expression =
       dense === undefined
         ? end
         : `${end}, ${time} + toIntervalHour(${retention.denseHours}) RECOMPRESS CODEC(${dense})`;
     if (engine === undefined || engine.includes(`TTL ${expression} SETTINGS`)) continue;
-    await despiteOthers(() => store.command(`ALTER TABLE ${table} MODIFY TTL ${expression}`));
+    await despiteOthers(() =>
+      store.command(`ALTER TABLE ${own}${onCluster(store.config)} MODIFY TTL ${expression}`),
+    );
     changed.push(table);
   }
   return changed;
@@ -235,7 +266,9 @@ export async function migrate(store: Store, options: MigrateOptions): Promise<Mi
   const { log } = options;
   const { database } = store.config;
   await despiteOthers(() =>
-    store.command(`CREATE DATABASE IF NOT EXISTS ${database}`, { database: 'default' }),
+    store.command(`CREATE DATABASE IF NOT EXISTS ${database}${onCluster(store.config)}`, {
+      database: 'default',
+    }),
   );
   const unlock = await lockMigration(store, log, options.deadAfterS ?? usualDeadAfterS);
   try {
@@ -251,11 +284,10 @@ async function migrateAlone(
   log: Logger,
 ): Promise<MigrateResult> {
   const { database } = store.config;
-  await store.command(
-    `CREATE TABLE IF NOT EXISTS migrations
+  const bookkeeping = `CREATE TABLE IF NOT EXISTS migrations
      (name String, checksum String, rendered String, applied DateTime64(3, 'UTC') DEFAULT now64(3))
-     ENGINE = ReplacingMergeTree(applied) ORDER BY name`,
-  );
+     ENGINE = ReplacingMergeTree(applied) ORDER BY name`;
+  for (const statement of statementsFor(bookkeeping, store.config)) await store.command(statement);
   const known = await readApplied(store);
   const names = new Set(migrations.map((migration) => migration.name));
   const unknown = [...known.keys()].filter((name) => !names.has(name) && !formerMigrations.has(name));
