@@ -1,5 +1,5 @@
 /**
- * `node bench/draft.ts [--edges 200000] [--hours 168] [--flows 100000000]`: how long a draft and suggestions take over the
+ * `node bench/draft.ts [--edges 200000] [--hours 72] [--flows 100000000]`: how long a draft and suggestions take over the
  * distinct edges of a bank, and that they say what judging each stored row says. The rollups are filled directly, with
  * counts that add up to the flows; single flows are not, so nothing here asks for them.
  */
@@ -25,7 +25,7 @@ import { type Figure, mustEqual, tableRow } from './report.ts';
 const { values: options } = parseArgs({
   options: {
     edges: { type: 'string', default: '200000' },
-    hours: { type: 'string', default: '168' },
+    hours: { type: 'string', default: '72' },
     flows: { type: 'string', default: '100000000' },
     json: { type: 'boolean', default: false },
   },
@@ -121,6 +121,9 @@ const edgeSql = (n: string): string => `
   if(kind < 95, toIPv6('::'), toIPv6(concat('::ffff:198.51.100.', toString(cityHash64(${n}, 4) % 250)))) AS dst_ip,
   multiIf(kind >= 95, 443, kind < 60, [443, 8080, 5432, 6379][1 + intDiv((dst_identity - 1) % 12, 3)], 1024 + cityHash64(${n}, 5) % 400) AS dst_port`;
 
+/** Hours that one insert fills. */
+const hoursPerInsert = 6;
+
 async function fill(store: Store, identities: readonly KnownIdentity[], endS: number): Promise<void> {
   await store.insertRows(
     'identities',
@@ -135,9 +138,9 @@ async function fill(store: Store, identities: readonly KnownIdentity[], endS: nu
     })),
   );
   const perRow = Math.max(1, Math.round(flowCount / edgeCount / hours / 1.5));
-  // A day at a time: an insert of everything would be sorted in memory.
-  for (let hour = 0; hour < hours; hour += 12) {
-    const count = Math.min(12, hours - hour);
+  // Some hours at a time: an insert of everything would be sorted in memory.
+  for (let hour = 0; hour < hours; hour += hoursPerInsert) {
+    const count = Math.min(hoursPerInsert, hours - hour);
     await store.command(`INSERT INTO edges_1h
       SELECT toDateTime(${endS} - 3600 * (1 + ${hour} + toUInt32(n % ${count})), 'UTC') AS time, src_identity, dst_identity, toIPv6('::') AS src_ip, dst_ip,
         toUInt16(dst_port), 6 AS protocol, 'unexplained' AS verdict, 'no-rule' AS reason, 0 AS rule, side, 0 AS pending,
@@ -182,7 +185,7 @@ async function seconds<T>(work: () => Promise<T>): Promise<readonly [T, number]>
 
 const log = pino({ level: 'silent' });
 const clickhouse = await startClickHouse();
-const store = openStore(clickhouse.config(), { log });
+const store = openStore({ ...clickhouse.config(), queryTimeoutMs: 600_000 }, { log });
 try {
   await migrate(store, { log });
   const identities = makeIdentities();

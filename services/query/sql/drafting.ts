@@ -2,13 +2,16 @@
 import { type DraftResult, DraftRun } from '../../../lib/draft/draft.ts';
 import { type EdgeRow, edgeKeyOf, IdentityIndex, type SidedSums } from '../../../lib/draft/edges.ts';
 import { Judge } from '../../../lib/draft/judge.ts';
+import { StoreUnavailableError } from '../../../lib/store/store.ts';
 import type { UnexplainedEdge } from '../../../lib/suggest/edges.ts';
 import type { PolicyDocument } from '../../../schemas/policy.ts';
 import { addressText } from '../answers.ts';
 import type { RouteContext } from '../context.ts';
 import type { FlowFilter } from '../filters.ts';
+import type { Statement } from './bindings.ts';
 import {
   allIdentitiesSql,
+  type DraftPage,
   draftFlowsSql,
   draftPageSql,
   draftPages,
@@ -48,21 +51,32 @@ export interface Drafted {
   readonly identities: IdentityIndex;
 }
 
-export async function readIdentities({ context, signal }: Drafting): Promise<IdentityIndex> {
-  const rows = await context.ask<IdentityRow>(allIdentitiesSql, signal);
+/** Asks again where the server has closed a connection that was idle while edges were judged. */
+async function ask<T>({ context, signal }: Drafting, statement: Statement): Promise<T[]> {
+  try {
+    return await context.ask<T>(statement, signal);
+  } catch (error) {
+    if (!(error instanceof StoreUnavailableError) || error.code !== 'ECONNRESET') throw error;
+    return context.ask<T>(statement, signal);
+  }
+}
+
+async function readIdentities(asked: Drafting): Promise<IdentityIndex> {
+  const rows = await ask<IdentityRow>(asked, allIdentitiesSql);
   return new IdentityIndex(rows.map(identityOfRow));
 }
 
 /** The pages of a window one after the other; the next one is asked for while this one is judged. */
-async function* pagesOf({ context, filter, plan, signal }: Drafting): AsyncGenerator<EdgeRow[]> {
-  const ports = await context.ask<PortRows>(portRowsSql(filter, plan), signal);
-  const ask = (page: ReturnType<typeof draftPages>[number] | undefined) =>
-    page === undefined ? null : context.ask<PackedRow>(draftPageSql(filter, plan, page), signal);
+async function* pagesOf(asked: Drafting): AsyncGenerator<EdgeRow[]> {
+  const { filter, plan } = asked;
+  const ports = await ask<PortRows>(asked, portRowsSql(filter, plan));
+  const askPage = (page: DraftPage | undefined) =>
+    page === undefined ? null : ask<PackedRow>(asked, draftPageSql(filter, plan, page));
   const pages = draftPages(ports);
-  let next = ask(pages[0]);
+  let next = askPage(pages[0]);
   for (let i = 1; next !== null; i++) {
     const rows = await next;
-    next = ask(pages[i]);
+    next = askPage(pages[i]);
     // Whoever fails before it is awaited shall not end the process.
     next?.catch(() => undefined);
     yield rows.map(unpackRow);
@@ -70,7 +84,7 @@ async function* pagesOf({ context, filter, plan, signal }: Drafting): AsyncGener
 }
 
 export async function evaluateDraft(asked: Drafting, question: DraftQuestion): Promise<Drafted> {
-  const { context, filter, plan, nowMs, signal } = asked;
+  const { filter, plan, nowMs } = asked;
   const identities = await readIdentities(asked);
   const draft = new Judge(question.draft, identities, nowMs);
   const against = question.against === null ? null : new Judge(question.against, identities, nowMs);
@@ -84,7 +98,7 @@ export async function evaluateDraft(asked: Drafting, question: DraftQuestion): P
   let left = maxFlowGroups;
   for (let at = 0; at < waiting.length && left > 0; at += edgesPerStatement) {
     const some = waiting.slice(at, at + edgesPerStatement);
-    const rows = await context.ask<PackedRow>(draftFlowsSql(filter, plan, some, detail, left), signal);
+    const rows = await ask<PackedRow>(asked, draftFlowsSql(filter, plan, some, detail, left));
     left -= rows.length;
     run.takeFlows(rows.map(unpackRow));
   }
@@ -110,11 +124,11 @@ export async function readUnexplained(asked: Drafting, document: PolicyDocument)
   });
   found.sort((a, b) => b.sums.connections - a.sums.connections);
   const evidence = new Map<string, EvidenceRow>();
-  const { context, filter, plan, signal } = asked;
+  const { filter, plan } = asked;
   const looked = found.slice(0, maxEvidenceEdges).map(({ edge }) => edge);
   for (let at = 0; at < looked.length; at += edgesPerStatement) {
     const some = looked.slice(at, at + edgesPerStatement);
-    const rows = await context.ask<EvidenceRow>(draftEvidenceSql(filter, plan, some), signal);
+    const rows = await ask<EvidenceRow>(asked, draftEvidenceSql(filter, plan, some));
     for (const row of rows) evidence.set(`${row.s} ${row.d} ${row.i} ${row.j} ${row.p} ${row.t}`, row);
   }
   const { identities } = drafted;
