@@ -1042,21 +1042,26 @@ describe('the description of the API', () => {
     const { paths } = await ask<OpenApi>('/openapi.json');
     const ajv = new Ajv({ strict: false });
     const described = Object.entries(paths).filter(
-      // What has to be told something is tested on its own, and the policy is read from the bus, which is not here.
+      // What has to be told something is tested on its own.
       ([path, { get }]) =>
         path.startsWith('/api/') &&
-        !path.startsWith('/api/v1/policy') &&
         get !== undefined &&
         get.parameters?.some(({ required }) => required === true) !== true,
     );
-    assert.ok(described.length >= 9);
+    let checked = 0;
     for (const [path, { get }] of described) {
       const schema = get?.responses['200']?.content?.['application/json']?.schema;
       assert.ok(schema !== undefined, path);
       const check = ajv.compile(closed(schema));
       const more = path === '/api/v1/coverage' ? '?group_by=app&step=1h' : '';
-      assert.ok(check(await ask(path + more)), `${path}: ${ajv.errorsText(check.errors)}`);
+      const answer = await app.inject(path + more);
+      // What is read from the bus, which is not here.
+      if (answer.statusCode === 503 && answer.body.includes('this process has no bus')) continue;
+      assert.equal(answer.statusCode, 200, `${path}: ${answer.body}`);
+      assert.ok(check(answer.json()), `${path}: ${ajv.errorsText(check.errors)}`);
+      checked++;
     }
+    assert.ok(checked >= 9);
   });
 });
 
