@@ -125,14 +125,14 @@ test('source NAT leaves the ends as they are and is visible', () => {
   assert.equal(translatedSource(plain), null);
 });
 
-test('an echo has its type and no ports, and its own id is not taken for that of the entry', () => {
+test('an echo has its type in place of a port, and its own id is not taken for that of the entry', () => {
   for (const [line, type, id] of [
     [ping, 8, '1750244386'],
     [ping6, 128, '3247088552'],
   ] as const) {
     const { ends, key } = eventOf(line);
     assert.equal(ends.flags, type * 256);
-    assert.equal(ends.sourcePort + ends.destinationPort, 0);
+    assert.deepEqual([ends.sourcePort, ends.destinationPort], [0, type * 256]);
     assert.equal(ends.original, null);
     assert.ok(key.startsWith(`${id} `));
   }

@@ -230,14 +230,16 @@ function endsOf(line: ConntrackLine): Ends {
   const translated =
     original.destination !== reply.source ||
     (original.destinationPort !== reply.sourcePort && original.icmpType < 0);
+  // ICMP has no ports: its type and code stand in their place, as in IPFIX, so that rules can speak of them.
+  const icmp = original.icmpType < 0 ? null : original.icmpType * 256 + Math.max(0, original.icmpCode);
   return {
     protocol: line.protocol,
     source: original.source,
     sourcePort: original.sourcePort,
     destination: reply.source,
-    destinationPort: original.icmpType < 0 ? reply.sourcePort : 0,
-    original: translated ? { address: original.destination, port: original.destinationPort } : null,
-    flags: original.icmpType < 0 ? 0 : original.icmpType * 256 + Math.max(0, original.icmpCode),
+    destinationPort: icmp ?? reply.sourcePort,
+    original: translated ? { address: original.destination, port: icmp ?? original.destinationPort } : null,
+    flags: icmp ?? 0,
   };
 }
 
