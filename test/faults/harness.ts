@@ -225,13 +225,15 @@ async function live(room: Room, course: Course, traffic: Traffic): Promise<Sende
   await Promise.all([keepers.ingest.start(), keepers['enrich-0'].start()]);
   const sender = new Sender(seed, () => room.ingestUrl);
   const beginMs = Date.now();
-  const happening = room.faults.map((fault) => carryOut(fault, beginMs, room));
+  const happening = Promise.all(room.faults.map((fault) => carryOut(fault, beginMs, room)));
+  // Told below, once the rest is done.
+  happening.catch(() => undefined);
   const second = keepers['enrich-1'];
   const parts = [feed(traffic, sender, beginMs), keepers.agent.start()];
   if (course.secondJoinsAtOnce) parts.push(second.start());
   await Promise.all(parts);
   await sender.drained();
-  await Promise.all(happening);
+  await happening;
   return sender;
 }
 

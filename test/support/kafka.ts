@@ -19,7 +19,7 @@ const pomFile = fileURLToPath(new URL('./kafka/pom.xml', import.meta.url));
 const containerImage = 'apache/kafka:4.1.0';
 const probeTimeoutMs = 5_000;
 const downloadTimeoutMs = 300_000;
-const startTimeoutMs = 60_000;
+const startTimeoutMs = 120_000;
 const stopTimeoutMs = 10_000;
 
 export interface KafkaForTests {
