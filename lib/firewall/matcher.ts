@@ -111,7 +111,8 @@ export interface Matcher {
   /** Rules that any source (destination) matches. */
   readonly anySource: Bits;
   readonly anyDestination: Bits;
-  /** Rules that name destinations: not all of a family. */
+  /** Rules that name sources (destinations): not all of a family. */
+  readonly namedSource: Bits;
   readonly namedDestination: Bits;
 }
 
@@ -149,6 +150,7 @@ export function makeMatcher(rules: readonly StaticRule[]): Matcher {
     serviceClass: (protocol, port) => find(services, protocol * portSpan + port),
     anySource: bitsWhere(rules, ({ source }) => isEvery(source)),
     anyDestination: bitsWhere(rules, ({ destination }) => isEvery(destination)),
+    namedSource: bitsWhere(rules, ({ source }) => !isOpen(source)),
     namedDestination: bitsWhere(rules, ({ destination }) => !isOpen(destination)),
   };
 }

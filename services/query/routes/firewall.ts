@@ -1,7 +1,7 @@
 /** POST /api/v1/firewall/audit: which static rules are used, by whom, and which could be torn down. */
 import type { FastifyInstance } from 'fastify';
 import Type, { type Static } from 'typebox';
-import { addressNumber, isOpen } from '../../../lib/firewall/addresses.ts';
+import { addressNumber } from '../../../lib/firewall/addresses.ts';
 import { auditRule, firewallVerdicts, type RuleAudit } from '../../../lib/firewall/audit.ts';
 import {
   appOf,
@@ -12,7 +12,7 @@ import {
   type Interval,
   namedAddresses,
 } from '../../../lib/firewall/holders.ts';
-import { type Bits, type Matcher, makeMatcher } from '../../../lib/firewall/matcher.ts';
+import { type Bits, type Matcher, makeMatcher, nextCommon } from '../../../lib/firewall/matcher.ts';
 import { readRules } from '../../../lib/firewall/read.ts';
 import { firewallActions, type RuleFile, ruleFormats, type StaticRule } from '../../../lib/firewall/rule.ts';
 import { findShadows } from '../../../lib/firewall/shadow.ts';
@@ -379,39 +379,53 @@ interface HeldRow {
 
 type HeldNow = RuleAudit['heldNow'];
 
-/** Workloads by app in each class of addresses, so that a rule adds up its classes instead of its addresses. */
+type Apps = Map<string, number>;
+
+function addTo(apps: Apps, app: string, workloads: number): void {
+  apps.set(app, (apps.get(app) ?? 0) + workloads);
+}
+
+/** Sums of classes of addresses, added up for each rule that is in the set of the class. */
+function appsByRule(classes: ReadonlyMap<number, Apps>, matcher: Matcher, named: Bits): Map<number, Apps> {
+  const out = new Map<number, Apps>();
+  const { ruleCount, sets } = matcher;
+  for (const [found, apps] of classes) {
+    const both = [sets[found] ?? null, named];
+    for (let rule = nextCommon(ruleCount, 0, both); rule >= 0; rule = nextCommon(ruleCount, rule + 1, both)) {
+      const sums = out.get(rule) ?? new Map<string, number>();
+      out.set(rule, sums);
+      for (const [app, workloads] of apps) addTo(sums, app, workloads);
+    }
+  }
+  return out;
+}
+
+function topApps(apps: Apps | undefined): Record<string, number> {
+  return Object.fromEntries([...(apps ?? [])].sort((a, b) => b[1] - a[1]).slice(0, maxApps));
+}
+
+/** Who has the addresses of each rule now, by app; of an end that is open, nobody. */
 async function readHeld(
   ask: Ask,
   matcher: Matcher,
   catalogue: Catalogue,
 ): Promise<(rule: StaticRule) => HeldNow> {
-  const classes = {
-    source: new Map<number, Map<string, number>>(),
-    destination: new Map<number, Map<string, number>>(),
+  const sources = new Map<number, Apps>();
+  const destinations = new Map<number, Apps>();
+  const add = (classes: Map<number, Apps>, found: number, app: string, workloads: number): void => {
+    const apps = classes.get(found) ?? new Map<string, number>();
+    classes.set(found, apps);
+    addTo(apps, app, workloads);
   };
   for (const row of await ask<HeldRow>(heldSql(catalogue.nowMs))) {
     const address = addressNumber(row.address) ?? 0n;
     const app = appOf({ ...row, labels: catalogue.identities.get(row.identity)?.labels ?? {} });
-    for (const [end, found] of [
-      ['source', matcher.sourceClass(address)],
-      ['destination', matcher.destinationClass(address)],
-    ] as const) {
-      const apps = classes[end].get(found) ?? new Map<string, number>();
-      classes[end].set(found, apps.set(app, (apps.get(app) ?? 0) + Number(row.workloads)));
-    }
+    add(sources, matcher.sourceClass(address), app, Number(row.workloads));
+    add(destinations, matcher.destinationClass(address), app, Number(row.workloads));
   }
-  const has = (bits: Bits | undefined, rule: number): boolean =>
-    (((bits?.[rule >> 5] ?? 0) >>> (rule & 31)) & 1) === 1;
-  const of = (rule: StaticRule, end: 'source' | 'destination'): Record<string, number> => {
-    if (isOpen(rule[end])) return {};
-    const sums = new Map<string, number>();
-    for (const [found, apps] of classes[end]) {
-      if (!has(matcher.sets[found], rule.index)) continue;
-      for (const [app, workloads] of apps) sums.set(app, (sums.get(app) ?? 0) + workloads);
-    }
-    return Object.fromEntries([...sums].sort((a, b) => b[1] - a[1]).slice(0, maxApps));
-  };
-  return (rule) => ({ sources: of(rule, 'source'), destinations: of(rule, 'destination') });
+  const from = appsByRule(sources, matcher, matcher.namedSource);
+  const to = appsByRule(destinations, matcher, matcher.namedDestination);
+  return ({ index }) => ({ sources: topApps(from.get(index)), destinations: topApps(to.get(index)) });
 }
 
 /** Times as people and programs read them; the schema of the answer is held by tests. */
