@@ -66,21 +66,6 @@ function placesOf(cluster: PolicyCluster, workloads: readonly PolicyWorkload[]):
   return [...inside, ...outside];
 }
 
-/** Keys of rows with equal contents, in the order in which they came. */
-function gathered<K, V>(
-  entries: Iterable<readonly [key: K, row: V]>,
-  textOf: (row: V) => string,
-): [K[], V][] {
-  const groups = new Map<string, [K[], V]>();
-  for (const [key, row] of entries) {
-    const text = textOf(row);
-    const group = groups.get(text);
-    if (group === undefined) groups.set(text, [[key], row]);
-    else group[0].push(key);
-  }
-  return [...groups.values()];
-}
-
 function namesOf(places: readonly Place[], all: readonly Place[]): string[] {
   const named = places.filter(({ range }) => range === null).map(({ name }) => name);
   const outside = rangeTexts(places.flatMap(({ range }) => range ?? []));
@@ -110,30 +95,31 @@ export function permittedConnections(
 ): ConnectionsResult {
   const engine = new NetworkPolicyEngine(cluster);
   const places = placesOf(cluster, workloads);
-  type Row = readonly (readonly [destinations: Place[], ports: PortSet])[];
-  const rowOf = (source: Place): Row => {
-    const open = places.flatMap((destination): [Place, PortSet][] => {
+  const numbers = new Map(places.map((place, i) => [place, i]));
+  // From each source the destinations with the same ports; then all sources that reach the same ones.
+  const gathered = new Map<string, { sources: Place[]; destinations: readonly Place[]; ports: PortSet }>();
+  for (const source of places) {
+    const open = places.flatMap((destination) => {
       if (source.range !== null && destination.range !== null) return [];
       const ports = engine.ports(source.source, destination.destination);
-      return isEmptySet(ports) ? [] : [[destination, ports]];
+      return isEmptySet(ports) ? [] : [{ destination, ports }];
     });
-    return gathered(open, (ports) => ports.join());
-  };
-  const numbers = new Map(places.map((place, i) => [place, i]));
-  const rows = gathered(
-    places.map((place) => [place, rowOf(place)] as const),
-    (row) =>
-      row.map(([found, ports]) => `${found.map((one) => numbers.get(one)).join()}:${ports.join()}`).join(' '),
-  );
+    for (const same of Map.groupBy(open, ({ ports }) => ports.join()).values()) {
+      const destinations = same.map(({ destination }) => destination);
+      const ports = same[0]?.ports ?? [];
+      const key = `${destinations.map((place) => numbers.get(place)).join()}:${ports.join()}`;
+      const known = gathered.get(key);
+      if (known === undefined) gathered.set(key, { sources: [source], destinations, ports });
+      else known.sources.push(source);
+    }
+  }
   const names = workloadNames(workloads);
   return {
-    connections: rows.flatMap(([sources, row]) =>
-      row.map(([destinations, ports]) => ({
-        sources: namesOf(sources, places),
-        destinations: namesOf(destinations, places),
-        ports: portsText(ports),
-      })),
-    ),
+    connections: [...gathered.values()].map(({ sources, destinations, ports }) => ({
+      sources: namesOf(sources, places),
+      destinations: namesOf(destinations, places),
+      ports: portsText(ports),
+    })),
     workloads: workloads.map(({ pod }, i) => ({
       workload: names[i] ?? '',
       namespace: pod.namespace,

@@ -24,6 +24,7 @@ import { firewallRoutes } from './routes/firewall.ts';
 import { labelRoutes, type WithBus } from './routes/labels.ts';
 import { ledgerRoutes } from './routes/ledger.ts';
 import { mapRoutes } from './routes/map.ts';
+import { networkPolicyRoutes } from './routes/networkpolicy.ts';
 import { oneSidedRoutes } from './routes/one-sided.ts';
 import { policyRoutes } from './routes/policy.ts';
 import { probeRoutes } from './routes/probes.ts';
@@ -137,6 +138,7 @@ export async function buildQueryApp(options: QueryAppOptions): Promise<FastifyIn
   workloadRoutes(app, context);
   putWorkloadsRoute(app, { config, writer: options.putWriter, nowMs });
   labelRoutes(app, { withBus: options.withBus, maxSeconds: config.maxSeconds });
+  networkPolicyRoutes(app, { withBus: options.withBus, maxSeconds: config.maxSeconds });
   ledgerRoutes(app, context);
   firewallRoutes(app, context);
   sqlRoutes(app, { server: options.sqlServer, limits: config.sql, metrics });
