@@ -225,7 +225,10 @@ describe('a policy takes effect', () => {
   test('while the enricher runs, and the same for flows that come after it was killed', async () => {
     const document = await publishPolicy(
       bus,
-      policyOf([{ name: 'by-name', from: any, to: [{ dns: '*.acme.example' }] }]),
+      {
+        ...policyOf([{ name: 'by-name', from: any, to: [{ dns: '*.acme.example' }] }]),
+        boundaries: [{ name: 'nothing-to-db', from: any, to: [{ labels: { app: 'db' } }] }],
+      },
       'test',
     );
     assert.equal(document.version, 4);
@@ -237,6 +240,8 @@ describe('a policy takes effect', () => {
     };
     const wanted = ['v3 unexplained', 'v3 unexplained', 'v4 allowed by-name', 'v4 allowed by-name'];
     assert.deepEqual(await verdicts(1002)(), wanted);
+    await send('10.1.0.9', [document.appliedMs + 1000], 1004);
+    assert.match((await judged(1004, 1)).join(), /v4 denied nothing-to-db$/);
     await enrich?.kill();
     enrich = await startService('enrich', {
       EASTWEST_RUNTIME_DATA_DIR: dataDir,

@@ -8,7 +8,7 @@ import { ruleId, workloadId } from '../../lib/inventory/ids.ts';
 import type { Inventory, Owner } from '../../lib/inventory/inventory.ts';
 import { formatAddress, parseCidr } from '../../lib/net/address.ts';
 import type { Store } from '../../lib/store/store.ts';
-import type { PolicyDocument } from '../../schemas/policy.ts';
+import { boundariesName, type PolicyDocument } from '../../schemas/policy.ts';
 import { dateTime64 } from './time.ts';
 
 type Row = Record<string, unknown>;
@@ -256,22 +256,28 @@ export class Catalog {
   }
 
   async #writeRules(policy: PolicyDocument): Promise<void> {
+    const boundaries = (policy.boundaries ?? []).map((rule) => ({
+      ruleset: boundariesName,
+      owner: '',
+      rule: { ...rule, action: 'deny' as const },
+    }));
+    const rules = policy.rulesets.flatMap(({ name, owner, rules: list }) =>
+      list.map((rule) => ({ ruleset: name, owner, rule })),
+    );
     await this.#insert(
       'rules',
-      policy.rulesets.flatMap((ruleset) =>
-        ruleset.rules.map((rule) => ({
-          id: ruleId(ruleset.name, rule.name),
-          policy: policy.version,
-          ruleset: ruleset.name,
-          name: rule.name,
-          action: rule.action ?? 'allow',
-          owner: rule.owner ?? ruleset.owner ?? '',
-          ticket: rule.ticket ?? '',
-          definition: JSON.stringify(rule),
-          applied: dateTime64(policy.appliedMs),
-          author: policy.author,
-        })),
-      ),
+      [...rules, ...boundaries].map(({ ruleset, owner, rule }) => ({
+        id: ruleId(ruleset, rule.name),
+        policy: policy.version,
+        ruleset,
+        name: rule.name,
+        action: rule.action ?? 'allow',
+        owner: rule.owner ?? owner ?? '',
+        ticket: rule.ticket ?? '',
+        definition: JSON.stringify(rule),
+        applied: dateTime64(policy.appliedMs),
+        author: policy.author,
+      })),
     );
   }
 
