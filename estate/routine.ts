@@ -9,7 +9,7 @@ export interface Request {
 }
 
 /**
- * Of the allowed connections, those that no application makes (docs/decisions/006): lookups of names, about half of all
+ * Of the allowed connections, those that no application makes (docs/decisions/008): lookups of names, about half of all
  * connections where they were counted, and health checks, two in ten seconds for each container as Kubernetes has it.
  */
 const routineShares: Readonly<Partial<Record<ShapeName, number>>> = { lookup: 0.35, probe: 0.2 };

@@ -1,5 +1,5 @@
 -- Codecs that name no last step take that of the part: the server's own (LZ4) while a part is young, and ZSTD(9) once it is
--- a day old (the TTL of `flows`, see lib/store/migrate.ts). What each is worth: docs/decisions/006. Existing parts are
+-- a day old (the TTL of `flows`, see lib/store/migrate.ts). What each is worth: docs/decisions/008. Existing parts are
 -- rewritten as they are merged.
 ALTER TABLE flows
     MODIFY COLUMN time DateTime('UTC') CODEC(Delta(4), Default),

@@ -1,6 +1,6 @@
 -- only while empty: flows, flows_relabel, flows_relabel_new
 -- With the source port before the time, the reports of one connection are neighbours: those of both ends, and one for each
--- interval that it lasts (docs/decisions/006). A sorting key can't be changed where rows are, so a database that has flows
+-- interval that it lasts (docs/decisions/008). A sorting key can't be changed where rows are, so a database that has flows
 -- keeps its order; every query is the same in both.
 CREATE OR REPLACE TABLE flows_relabel_new AS flows
 ENGINE = MergeTree
