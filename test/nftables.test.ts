@@ -1,14 +1,16 @@
 /** What is exported for nft holds on real hosts: three network namespaces that the test makes. */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import fc from 'fast-check';
 import { exportNftables } from '../lib/enforce/nftables.ts';
 import { World } from '../lib/enforce/world.ts';
-import { parseAddress } from '../lib/net/address.ts';
+import { parseAddress, parseCidr } from '../lib/net/address.ts';
+import { addressNumber, cidrInterval } from '../lib/net/intervals.ts';
 import { verdictCodeOf } from '../lib/policy/engine.ts';
 import { readPolicy } from '../lib/policy/load.ts';
 import { verdicts } from '../schemas/closed-lists.ts';
 import type { InventoryEvent } from '../schemas/inventory-event.ts';
-import type { PolicyDocument } from '../schemas/policy.ts';
+import type { Actor, PolicyDocument, PortSpec, Rule } from '../schemas/policy.ts';
 import { readHostsFile } from '../services/kubelink/sources/hosts.ts';
 import { addressOf, startThreeHosts, type ThreeHosts, threeHostsObstacle } from './support/three-hosts.ts';
 
@@ -152,6 +154,192 @@ table inet eastwest {
     'shop/names: the inventory knows no addresses of api.example.com, so these DNS names are left out',
     'shop/tools: asks for a process, which a packet does not name, so these services are left out',
   ]);
+});
+
+/** A packet of a new connection, as the chains below see it. */
+interface Packet {
+  readonly peer: string;
+  readonly own: string;
+  readonly protocol: 'tcp' | 'udp' | 'sctp' | 'icmp' | 'ipv6-icmp' | 'esp';
+  readonly port: number;
+}
+
+/** What nft would do with it: reads the text of an export, as far as exports use the language. */
+function nftAccepts(text: string, hook: 'input' | 'output', { peer, own, protocol, port }: Packet): boolean {
+  const sets = new Map(
+    [...text.matchAll(/set (\S+) \{[^}]*?elements = \{([^}]*)\}/g)].map((match) => [
+      match[1]!,
+      match[2]!.split(','),
+    ]),
+  );
+  const chain = text
+    .slice(text.indexOf(`chain ${hook} {`))
+    .split('\n  }\n')[0]!
+    .split('\n')
+    .map((line) => line.trim());
+  const numberOf = (address: string): bigint => addressNumber(parseAddress(address)!);
+  const holds = (
+    elements: readonly string[],
+    value: bigint,
+    read: (word: string) => readonly [bigint, bigint],
+  ): boolean =>
+    elements.map((element) => read(element.trim())).some(([from, to]) => from <= value && value <= to);
+  const addresses = (word: string): readonly [bigint, bigint] => {
+    const [first = '', last = first] = word.split('-');
+    if (!word.includes('/')) return [numberOf(first), numberOf(last)];
+    const { from, to } = cidrInterval(parseCidr(word)!);
+    return [from, to];
+  };
+  const numbers = (word: string): readonly [bigint, bigint] => {
+    const [first = '', last = first] = word.split('-');
+    return [BigInt(first), BigInt(last)];
+  };
+  const listOf = (word: string): string[] =>
+    word
+      .replace(/[{}]/g, '')
+      .split(',')
+      .map((one) => one.trim());
+  const family = peer.includes(':') ? 'ipv6' : 'ipv4';
+  const [src, dst] = hook === 'input' ? [peer, own] : [own, peer];
+  const icmp = protocol === 'icmp' ? 'icmp' : protocol === 'ipv6-icmp' ? 'icmpv6' : '';
+  const matches = (term: RegExpMatchArray): boolean => {
+    const [, whole = '', list = ''] = term;
+    const [key = '', field = ''] = whole.split(' ');
+    const elements = list.startsWith('@') ? sets.get(list.slice(1))! : listOf(list.replace('!= ', ''));
+    if (key === 'ip' || key === 'ip6')
+      return (
+        (key === 'ip') === (family === 'ipv4') &&
+        holds(elements, numberOf(field === 'saddr' ? src : dst), addresses)
+      );
+    if (field === 'nfproto') return elements[0] === family;
+    if (field === 'l4proto') return elements.includes(protocol) !== list.startsWith('!=');
+    if (field === 'dport') return key === protocol && holds(elements, BigInt(port), numbers);
+    if (field === 'type') return key === icmp && holds(elements, BigInt(port >> 8), numbers);
+    if (field === 'code') return key === icmp && holds(elements, BigInt(port & 255), numbers);
+    throw new Error(`the test does not know ${whole}`);
+  };
+  for (const line of chain.slice(5)) {
+    const rule = / ?(accept|drop) comment ".*"$/.exec(line);
+    assert.ok(rule, line);
+    const terms = line.slice(0, rule.index);
+    const found = [
+      ...terms.matchAll(/(\w+ (?:saddr|daddr|nfproto|l4proto|dport|type|code)) ((?:!= )?(?:\{[^}]*\}|\S+))/g),
+    ];
+    assert.equal(found.map(([term]) => term).join(' '), terms, 'all of the line is understood');
+    if (found.every(matches)) return rule[1] === 'accept';
+  }
+  return /policy accept/.test(chain[1]!);
+}
+
+const selector = fc.constantFrom<Actor>(
+  { labels: { role: 'web' } },
+  { labels: { role: { not: 'web' } } },
+  { labels: { app: ['shop', 'ops'] } },
+  { labels: { app: 'data-centre' } },
+  { ipList: 'management' },
+  { cidr: '10.78.0.0/22' },
+  { cidr: ['fd78:2::/64', '10.78.3.2'] },
+  { any: true },
+);
+const service = fc.constantFrom<PortSpec>(
+  { port: 80 },
+  { port: '80-90' },
+  { protocol: 'udp', port: 53 },
+  { protocol: 'icmp', icmpType: 8 },
+  { protocol: 'icmpv6', icmpType: 1, icmpCode: 4 },
+  { protocol: 'any', port: '0-85' },
+  { protocol: 'tcp' },
+);
+const anyRule = fc
+  .record({
+    from: fc.array(selector, { minLength: 1, maxLength: 2 }),
+    to: fc.array(selector, { minLength: 1, maxLength: 2 }),
+    services: fc.option(fc.array(service, { minLength: 1, maxLength: 2 }), { nil: undefined }),
+    action: fc.constantFrom('allow' as const, 'allow' as const, 'deny' as const, 'override-deny' as const),
+  })
+  .map(
+    ({ services, ...rule }): Omit<Rule, 'name'> => ({
+      ...rule,
+      ...(services === undefined ? {} : { services }),
+    }),
+  );
+
+test('the text of an export says of any packet what the engine says', () => {
+  const base = documentOf(policy);
+  const inventory = eventsOf(hosts);
+  const peers = [
+    ...[0, 1, 2].flatMap((host) => [addressOf(host, 4), addressOf(host, 6)]),
+    '10.78.0.9',
+    '10.78.9.9',
+    '8.8.8.8',
+    'fd78:2::9',
+    '2001:db8::1',
+  ];
+  const packets = [
+    ['tcp', 6, [1, 80, 85, 86, 90, 91]],
+    ['udp', 17, [53, 85, 90]],
+    ['sctp', 132, [80, 99]],
+    ['icmp', 1, [8 * 256, 0]],
+    ['ipv6-icmp', 58, [256 + 4, 256 + 3, 128 * 256]],
+    ['esp', 50, [0]],
+  ] as const;
+  let accepted = 0;
+  let asked = 0;
+  fc.assert(
+    fc.property(
+      fc.array(anyRule, { minLength: 1, maxLength: 5 }),
+      fc.constantFrom('drop', 'accept'),
+      (rules, fallback) => {
+        const rulesets = [{ name: 's', rules: rules.map((rule, i): Rule => ({ ...rule, name: `r${i}` })) }];
+        const world = new World({ ...base, rulesets, boundaries: [] }, inventory, 0);
+        const host = world.hosts().find(({ event }) => event.name === 'web-1')!;
+        const { text } = exportNftables(world, host, { default: fallback, networks: [] }, 0);
+        const classes = world.classes(['default']);
+        for (const peer of peers)
+          for (const [hook, isInput] of [
+            ['input', true],
+            ['output', false],
+          ] as const) {
+            const own = addressOf(0, peer.includes(':') ? 6 : 4);
+            // Loopback carries what a host sends to itself.
+            if (peer === own) continue;
+            const at = addressNumber(parseAddress(peer)!);
+            const of = classes.find(({ intervals }) =>
+              intervals.some(({ from, to }) => from <= at && at <= to),
+            )!;
+            const self = { identity: host.identity, blockSet: world.engine.blockSet(parseAddress(own)!, 0) };
+            const [source, destination] = isInput ? [of, self] : [self, of];
+            for (const [protocol, number, ports] of packets)
+              for (const port of ports) {
+                if (
+                  (protocol === 'icmp' && peer.includes(':')) ||
+                  (protocol === 'ipv6-icmp' && !peer.includes(':'))
+                )
+                  continue;
+                const packed = world.engine.verdict(
+                  world.identities,
+                  source.identity,
+                  source.blockSet,
+                  destination.identity,
+                  destination.blockSet,
+                  port,
+                  number,
+                );
+                const verdict = verdicts[verdictCodeOf(packed)];
+                const wanted = fallback === 'drop' ? verdict === 'allowed' : verdict !== 'denied';
+                asked++;
+                if (wanted) accepted++;
+                if (nftAccepts(text, hook, { peer, own, protocol, port }) !== wanted)
+                  assert.fail(
+                    `${hook} ${peer} ${protocol} ${port}: ${verdict}\n${JSON.stringify(rules)}\n${text}`,
+                  );
+              }
+          }
+      },
+    ),
+    { numRuns: 150 },
+  );
+  assert.ok(accepted > asked / 10 && accepted < (asked * 9) / 10, `${accepted} of ${asked} were accepted`);
 });
 
 const obstacle = threeHostsObstacle();
