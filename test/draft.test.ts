@@ -319,7 +319,7 @@ test('`eastwest draft` stops a pipeline with 1 for what it was told to, and with
     ['draft', good, '--since', '1d', '--json', '--fail-on', 'new-unexplained,new-denied'],
     environment,
   );
-  assert.equal(stopped.code, 1);
+  assert.equal(stopped.code, 3);
   assert.ok((JSON.parse(stopped.stdout) as DraftAnswer).newlyDenied.total.edges > 0);
   const bad = join(folder, 'bad');
   await mkdir(bad);
@@ -331,7 +331,7 @@ test('`eastwest draft` stops a pipeline with 1 for what it was told to, and with
   assert.equal(misspelt.code, 2);
 });
 
-test('`eastwest rules test` reports by line, with 1 for a case that fails and 2 for a file that is wrong', async () => {
+test('`eastwest rules test` reports by line, with 3 for a case that fails and 2 for a file that is wrong', async () => {
   const policy = join(folder, 'cases');
   await mkdir(policy);
   await writeFile(join(policy, 'rules.yaml'), byLabels);
@@ -347,7 +347,7 @@ test('`eastwest rules test` reports by line, with 1 for a case that fails and 2 
   const fails = await run(
     `${right}  - { source: { app: payments }, destination: { app: oracle }, port: 1521, expect: allowed }\n`,
   );
-  assert.equal(fails.code, 1);
+  assert.equal(fails.code, 3);
   assert.match(fails.stdout, /FAIL .*cases\.yaml:3 .*expected allowed, got denied by core\/no-oracle/);
   const wrong = await run('cases:\n  - { source: nobody, destination: { app: oracle }, expect: allowed }\n');
   assert.equal(wrong.code, 2);

@@ -540,8 +540,8 @@ describe('verdicts', () => {
       plain.stderr,
       /10 rules: 3 unused, 2 address reused by another app, 2 owner gone, 1 broader than used, 2 used/,
     );
-    assert.equal(failing.code, 1);
-    assert.equal(passing.code, 1);
+    assert.equal(failing.code, 3);
+    assert.equal(passing.code, 3);
     assert.doesNotMatch(passing.stdout, /owner gone/);
     assert.match(policy.stdout, /app: loans/);
     assert.match(policy.stdout, /# line 4: the source is of several apps: cards, fraud/);

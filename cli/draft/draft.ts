@@ -215,7 +215,7 @@ function show(screen: Screen, answer: DraftAnswer): void {
   screen.completeness(answer.completeness);
 }
 
-/** Resolves with the exit code: 1 where something is newly as `--fail-on` says. */
+/** Resolves with the exit code: `findings` where something is newly as `--fail-on` says. */
 export async function draft(folder: string, options: DraftOptions): Promise<number> {
   const failOn = parseFailOn(options.failOn);
   const files = await readPolicyFiles(folder);
@@ -238,5 +238,5 @@ export async function draft(folder: string, options: DraftOptions): Promise<numb
   const hits = failOn.filter((word) => answer[failures[word]].total.edges > 0);
   if (hits.length === 0) return exitCodes.ok;
   screen.note(`--fail-on ${hits.join(',')}: there are such edges`);
-  return exitCodes.failure;
+  return exitCodes.findings;
 }

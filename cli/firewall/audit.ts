@@ -130,7 +130,7 @@ function remarks(screen: Screen, answer: AuditAnswer): void {
   screen.completeness(answer.completeness);
 }
 
-/** Resolves with the exit code: 1 where a rule has a verdict of `--fail-on`. */
+/** Resolves with the exit code: `findings` where a rule has a verdict of `--fail-on`. */
 export async function audit(path: string, options: AuditOptions): Promise<number> {
   const { client, screen } = start(options);
   const text = readText(path);
@@ -152,5 +152,5 @@ export async function audit(path: string, options: AuditOptions): Promise<number
     remarks(screen, answer);
   }
   const found = answer.rules.some(({ verdicts }) => verdicts.some((verdict) => failOn.includes(verdict)));
-  return found ? exitCodes.failure : exitCodes.ok;
+  return found ? exitCodes.findings : exitCodes.ok;
 }

@@ -89,7 +89,7 @@ export async function rulesTest(
   const screen = openScreen(true);
   if (options.json === true) screen.json({ ok, results });
   else show(screen, file, results, by);
-  return ok ? exitCodes.ok : exitCodes.failure;
+  return ok ? exitCodes.ok : exitCodes.findings;
 }
 
 /** Adds `test` to the command `rules`. */
