@@ -86,6 +86,7 @@ interface Peers {
   readonly namespaces: readonly PodGroups[];
   /** Pods of a namespace that is not known yet. */
   readonly elsewhere: number;
+  /** As far as they lie outside. */
   readonly outside: readonly AddressClass[];
   readonly outsideSpace: readonly AddressInterval[];
   /** Block set of pods. */
@@ -198,7 +199,7 @@ class Exporter {
 
   /** What every rule opens for a group. */
   openings(group: PodGroup, direction: Direction): Opening[] {
-    const { namespaces, outside, outsideSpace, podBlocks, elsewhere } = this.#peers;
+    const { namespaces, outside, podBlocks, elsewhere } = this.#peers;
     const pods = namespaces.flatMap((of) =>
       of.groups.flatMap((peer) => {
         const decided = this.#decide(group, direction, peer.identity, podBlocks);
@@ -206,10 +207,8 @@ class Exporter {
       }),
     );
     const addresses = outside.flatMap(({ identity, blockSet, intervals }) => {
-      const own = intersectIntervals(intervals, outsideSpace);
-      if (own.length === 0) return [];
       const decided = this.#decide(group, direction, identity, blockSet);
-      return decided === null ? [] : [{ intervals: own, decided }];
+      return decided === null ? [] : [{ intervals, decided }];
     });
     const strangers = this.#decide(group, direction, elsewhere, podBlocks);
     const wanted = new Map<string, { key: number; chosen: number[] }>();
@@ -458,12 +457,16 @@ export function exportNetworkPolicies(world: World, options: NetworkPolicyOption
   const known = [...new Set([...world.namespaces(cluster), ...options.namespaces])].sort();
   const namespaces = known.map((namespace) => podGroups(world, cluster, namespace, asked));
   const [four, six] = [serviceSlices(world.engine, 'ipv4'), serviceSlices(world.engine, 'ipv6')];
-  const outside = world.classes(['default', ...options.networks]);
+  const outsideSpace = outsideOf(world, cluster);
+  const outside = world.classes(['default', ...options.networks]).flatMap((one): AddressClass[] => {
+    const intervals = intersectIntervals(one.intervals, outsideSpace);
+    return intervals.length === 0 ? [] : [{ ...one, intervals }];
+  });
   const peers: Peers = {
     namespaces,
     elsewhere: world.identityOfPod(cluster, 'any other namespace', {}),
     outside,
-    outsideSpace: outsideOf(world, cluster),
+    outsideSpace,
     podBlocks: podBlocksOf(world, cluster, remarks),
     slices: [...four, ...six.filter(({ protocol }) => protocol === 'icmpv6')],
   };

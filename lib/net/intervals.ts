@@ -145,14 +145,19 @@ function halves(
 }
 
 function coverWithHoles(from: bigint, hostBits: number, intervals: readonly AddressInterval[]): Cover {
-  const plain = plainCover(from, hostBits, intervals);
-  if (plain.cost <= 1) return plain;
-  const size = 1n << BigInt(hostBits);
+  if (intervals.length === 0) return none;
+  const to = from + (1n << BigInt(hostBits)) - 1n;
+  const [only] = intervals;
+  if (intervals.length === 1 && only?.from === from && only.to === to)
+    return { blocks: [{ cidr: blockText(from, hostBits), except: [] }], cost: 1 };
   const [left, right] = halves(from, hostBits, intervals);
   const a = coverWithHoles(from, hostBits - 1, left);
-  const b = coverWithHoles(from + size / 2n, hostBits - 1, right);
+  const b = coverWithHoles(from + (1n << BigInt(hostBits - 1)), hostBits - 1, right);
   const split = { blocks: [...a.blocks, ...b.blocks], cost: a.cost + b.cost };
-  const holes = plainCover(from, hostBits, subtractIntervals([{ from, to: from + size - 1n }], intervals));
+  const gaps = subtractIntervals([{ from, to }], intervals);
+  // Each gap takes a hole at least.
+  if (gaps.length + 1 >= split.cost) return split;
+  const holes = plainCover(from, hostBits, gaps);
   if (holes.cost + 1 >= split.cost) return split;
   const except = holes.blocks.map(({ cidr }) => cidr);
   return { blocks: [{ cidr: blockText(from, hostBits), except }], cost: holes.cost + 1 };
