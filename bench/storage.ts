@@ -3,6 +3,7 @@
  * that of the estate with all its entropy: connections that are reported by both ends and interval by interval, with
  * random ephemeral ports, log-normal sizes and durations, by thousands of workloads.
  */
+import { zstdCompressSync } from 'node:zlib';
 import { makeEstate } from '../estate/index.ts';
 import { migrate } from '../lib/store/migrate.ts';
 import { openStore } from '../lib/store/open.ts';
@@ -69,9 +70,30 @@ function* reportedTraffic(given: StorageTraffic): Generator<Traffic> {
   }
 }
 
-async function fill(store: Store, given: StorageTraffic): Promise<number> {
+interface Filled {
+  readonly flowCount: number;
+  /** Bytes of the messages that held them, and the same compressed as a bus does, many messages at a time. */
+  readonly messageBytes: number;
+  readonly compressedBytes: number;
+}
+
+/** Messages that a bus compresses together, about. */
+const messagesTogether = 64;
+
+function compressedSize(messages: readonly { readonly message: Buffer }[]): number {
+  let size = 0;
+  for (let at = 0; at < messages.length; at += messagesTogether) {
+    const together = messages.slice(at, at + messagesTogether).map(({ message }) => message);
+    size += zstdCompressSync(Buffer.concat(together)).length;
+  }
+  return size;
+}
+
+async function fill(store: Store, given: StorageTraffic): Promise<Filled> {
   let enrich: ReturnType<typeof makeEnrichment> | undefined;
   let flowCount = 0;
+  let messageBytes = 0;
+  let compressedBytes = 0;
   let token = 0;
   for (const traffic of reportedTraffic(given)) {
     if (enrich === undefined) {
@@ -86,8 +108,10 @@ async function fill(store: Store, given: StorageTraffic): Promise<number> {
     });
     for (const insert of inserts) await store.insertBlock('flows', insert.rows, insert.token);
     flowCount += traffic.flowCount;
+    messageBytes += traffic.messages.reduce((sum, { message }) => sum + message.length, 0);
+    compressedBytes += compressedSize(traffic.messages);
   }
-  return flowCount;
+  return { flowCount, messageBytes, compressedBytes };
 }
 
 interface Size {
@@ -96,10 +120,14 @@ interface Size {
 }
 
 /** Bytes of each table and of each column of `flows`, the largest first, after merging everything. */
-async function measure(store: Store): Promise<{ tables: Size[]; columns: Size[] }> {
+async function measure(store: Store): Promise<{ mergeSeconds: number; tables: Size[]; columns: Size[] }> {
+  const begin = performance.now();
+  await store.command('OPTIMIZE TABLE flows FINAL');
+  const mergeSeconds = (performance.now() - begin) / 1000;
   for (const table of tables) await store.command(`OPTIMIZE TABLE ${table} FINAL`);
   const names = tables.map((name) => `'${name}'`).join(', ');
   return {
+    mergeSeconds,
     tables: await store.query<Size>(
       `SELECT table AS name, sum(bytes_on_disk) AS bytes FROM system.parts
        WHERE active AND database = currentDatabase() AND table IN (${names}) GROUP BY name ORDER BY sum(bytes_on_disk) DESC`,
@@ -113,19 +141,26 @@ async function measure(store: Store): Promise<{ tables: Size[]; columns: Size[] 
 
 async function benchTraffic(given: StorageTraffic, store: Store): Promise<Figure[]> {
   await migrate(store, { log: quiet });
-  const flowCount = await fill(store, given);
+  const { flowCount, messageBytes, compressedBytes } = await fill(store, given);
   const [counted] = await store.query<{ raw: string; minutes: string; hours: string }>(
     'SELECT (SELECT count() FROM flows) AS raw, (SELECT sum(flows) FROM edges_1m) AS minutes, (SELECT sum(flows) FROM edges_1h) AS hours',
   );
   const expected = String(flowCount);
   mustEqual('flows stored and rolled up', counted, { raw: expected, minutes: expected, hours: expected });
   const sizes = await measure(store);
-  const figure = (name: string, bytes: string): Figure => ({
+  const figure = (name: string, bytes: string | number): Figure => ({
     name: `disk, ${given.name}: ${name}`,
     value: Number(bytes) / flowCount,
     unit: 'bytes/flow',
   });
   return [
+    figure('messages on the bus', messageBytes),
+    figure('messages on the bus, zstd', compressedBytes),
+    {
+      name: `disk, ${given.name}: merged into one part with ZSTD(9)`,
+      value: flowCount / sizes.mergeSeconds,
+      unit: 'flows/s',
+    },
     ...sizes.tables.map(({ name, bytes }) => figure(`table ${name}`, bytes)),
     ...sizes.columns.map(({ name, bytes }) => figure(`flows.${name}`, bytes)),
   ];
