@@ -141,6 +141,33 @@ describe('migrate', () => {
     assert.match(row?.engine_full ?? '', /TTL time \+ toIntervalDay\(30\)/);
   });
 
+  test('a database that has flows keeps their order, an empty one gets the denser; both take flows', async () => {
+    const before = readMigrations().filter(({ name }) => name < '009');
+    const orders: string[] = [];
+    for (const [database, flows] of [
+      ['with_flows', 1],
+      ['without_flows', 0],
+    ] as const) {
+      const store = open(database);
+      await migrate(store, { log, migrations: before });
+      for (let count = 0; count < flows; count++) await store.insertRows('flows', [{ dst_port: 1 }]);
+      const { applied } = await migrate(store, { log });
+      assert.ok(applied.includes('009-flow-order'));
+      assert.deepEqual((await migrate(store, { log })).applied, []);
+      await store.insertRows('flows', [{ dst_port: 2 }]);
+      const [row] = await store.query<{ sorting_key: string; raw: string; minutes: string; named: string }>(
+        `SELECT sorting_key, (SELECT count() FROM flows) AS raw, (SELECT sum(flows) FROM edges_1m) AS minutes,
+           (SELECT sum(flows) FROM naming_1m) AS named
+         FROM system.tables WHERE database = currentDatabase() AND name = 'flows'`,
+      );
+      orders.push(row?.sorting_key ?? '');
+      const all = String(flows + 1);
+      assert.deepEqual([row?.raw, row?.minutes, row?.named], [all, all, all]);
+    }
+    assert.match(orders[0] ?? '', /dst_ip, time$/);
+    assert.match(orders[1] ?? '', /dst_ip, src_port, time$/);
+  });
+
   test('rows past their retention leave by whole days, the others stay', async () => {
     const config = clickhouse.config('expired');
     const store = openStore(
