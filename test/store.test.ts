@@ -144,17 +144,19 @@ describe('migrate', () => {
   test('a database that has flows keeps their order, an empty one gets the denser; both take flows', async () => {
     const before = readMigrations().filter(({ name }) => name < '009');
     const orders: string[] = [];
+    const nowS = Math.floor(Date.now() / 1000);
     for (const [database, flows] of [
       ['with_flows', 1],
       ['without_flows', 0],
     ] as const) {
       const store = open(database);
       await migrate(store, { log, migrations: before });
-      for (let count = 0; count < flows; count++) await store.insertRows('flows', [{ dst_port: 1 }]);
+      for (let count = 0; count < flows; count++)
+        await store.insertRows('flows', [{ time: nowS, dst_port: 1 }]);
       const { applied } = await migrate(store, { log });
       assert.ok(applied.includes('009-flow-order'));
       assert.deepEqual((await migrate(store, { log })).applied, []);
-      await store.insertRows('flows', [{ dst_port: 2 }]);
+      await store.insertRows('flows', [{ time: nowS, dst_port: 2 }]);
       const [row] = await store.query<{ sorting_key: string; raw: string; minutes: string; named: string }>(
         `SELECT sorting_key, (SELECT count() FROM flows) AS raw, (SELECT sum(flows) FROM edges_1m) AS minutes,
            (SELECT sum(flows) FROM naming_1m) AS named
