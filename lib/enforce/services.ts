@@ -64,10 +64,13 @@ export function servicesOf(slices: readonly ServiceSlice[], chosen: readonly num
 export const isWhole = (ports: readonly PortInterval[] | undefined): boolean =>
   ports?.length === 1 && ports[0]?.from === 0 && ports[0].to === 65535;
 
+/** Protocols of one family that slices tell apart. */
+const familyProtocolCount = 5;
+
 /** Whether nothing of the family is left out. */
 export function isEveryService(services: Services): boolean {
   return (
-    services.has('other') &&
+    services.size === familyProtocolCount &&
     [...services].every(([protocol, ports]) => protocol === 'other' || isWhole(ports))
   );
 }
