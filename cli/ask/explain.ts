@@ -1,5 +1,6 @@
 /** `eastwest explain`: why a connection is allowed, denied or unexplained. */
 import { exitCodes, OperatorError } from '../../lib/runtime/exit.ts';
+import type { Client } from './client.ts';
 import type { AskOptions } from './options.ts';
 import type { Screen } from './screen.ts';
 import { start } from './start.ts';
@@ -11,6 +12,8 @@ export interface ExplainOptions extends AskOptions {
   readonly at?: string;
   readonly process?: string;
   readonly failOn?: string;
+  /** False: Kubernetes is not asked. */
+  readonly kubernetes?: boolean;
 }
 
 interface Candidate {
@@ -209,6 +212,46 @@ function show(screen: Screen, answer: Explained): void {
   screen.note(`at ${answer.at}, ${by}${oldest}`);
 }
 
+interface Opinion {
+  readonly allowed: boolean | null;
+  readonly why: string;
+  readonly pairs: readonly { readonly remarks: readonly string[] }[];
+  readonly problems: readonly string[];
+}
+
+/** How the other route takes an end: a workload by its full name, or an address. */
+function opinionWord({ kind, cluster, namespace, workload, address }: Candidate): string | null {
+  if (workload !== null && (kind === 'pod' || kind === 'service'))
+    return `${cluster}/${namespace}/${workload}`;
+  return workload ?? address;
+}
+
+/**
+ * What the NetworkPolicies of Kubernetes say, where an end is a pod that is there now; null where they have no say, or
+ * can't be asked.
+ */
+async function opinionOf(
+  client: Client,
+  { source, destination, pair }: Explained,
+  port: string,
+): Promise<Opinion | null> {
+  const ends = [source.candidates[pair.source], destination.candidates[pair.destination]];
+  const [from, to] = ends.map((end) => (end === undefined || !end.there ? null : opinionWord(end)));
+  const isTheirs = ends.some((end) => end?.kind === 'pod' || end?.kind === 'service');
+  if (!isTheirs || from === null || from === undefined || to === null || to === undefined) return null;
+  return client
+    .get<Opinion>('/api/v1/networkpolicy/opinion', { source: from, destination: to, port })
+    .catch(() => null);
+}
+
+function showOpinion(screen: Screen, { allowed, why, pairs, problems }: Opinion): void {
+  const word = allowed === null ? 'would allow some' : allowed ? 'would allow' : 'would not allow';
+  screen.line('');
+  screen.line(`Kubernetes ${screen.style.paint(allowed === false ? 'warn' : 'plain', word)}: ${why}`);
+  for (const remark of new Set(pairs.flatMap(({ remarks }) => remarks))) screen.note(remark);
+  for (const problem of problems) screen.note(`a NetworkPolicy was left out: ${problem}`);
+}
+
 const verdicts: readonly string[] = ['allowed', 'denied', 'unexplained'];
 
 /** Resolves with the exit code: `findings` where what `--fail-on` names is among the outcomes. */
@@ -228,7 +271,9 @@ export async function explain(
   const { client, screen } = start(options);
   const { at, process } = options;
   const answer = await client.get<Explained>('/api/v1/explain', { source, destination, port, at, process });
-  if (options.json === true) screen.json(answer);
-  else show(screen, answer);
+  if (options.json !== true) show(screen, answer);
+  const opinion = options.kubernetes === false || at !== undefined ? null : await opinionOf(client, answer, port);
+  if (options.json === true) screen.json({ ...answer, kubernetes: opinion });
+  else if (opinion !== null) showOpinion(screen, opinion);
   return answer.outcomes.some(({ verdict }) => failOn.includes(verdict)) ? exitCodes.findings : exitCodes.ok;
 }

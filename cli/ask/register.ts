@@ -80,6 +80,10 @@ function registerExplain(program: Command, dependencies: Pick<CliDependencies, '
     .description('why a connection is allowed, denied or unexplained, and what a rule would need')
     .option('--at <time>', 'by the policy and for the ends of then: 24h ago, or ISO 8601 (now when absent)')
     .option('--process <name>', "process on the reporter's side, for rules that ask for one")
+    .option(
+      '--no-kubernetes',
+      'do not ask what NetworkPolicies of Kubernetes would say, which reads the inventory',
+    )
     .option('--fail-on <verdicts>', 'exit with code 3 for these: unexplained,denied')
     .action(async (source: string, destination: string, port: string, options: ExplainOptions) => {
       dependencies.exit(await (await import('./explain.ts')).explain(source, destination, port, options));
