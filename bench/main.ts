@@ -1,6 +1,6 @@
 /**
  * `npm run bench`: every figure with its baseline from the same run. `-- --json` for machines, `-- --quick` for a short one;
- * `-- storage` and `-- big-queries --flows N` for these parts alone.
+ * names of parts for these alone: `-- storage pipeline`, `-- big-queries --flows 100000000`.
  */
 import { parseArgs } from 'node:util';
 import { formatTable } from '../lib/runtime/table.ts';
@@ -12,7 +12,8 @@ import { benchPipeline } from './pipeline.ts';
 import { benchPolicy } from './policy.ts';
 import { type Figure, jsonLine, tableRow } from './report.ts';
 import { benchStorage, storageTraffics } from './storage.ts';
-import { loadWorld, makeTraffic } from './traffic.ts';
+import { benchSustained } from './sustained.ts';
+import { loadWorld, makeTraffic, type Traffic } from './traffic.ts';
 
 const { values: options, positionals } = parseArgs({
   options: {
@@ -22,13 +23,6 @@ const { values: options, positionals } = parseArgs({
   },
   allowPositionals: true,
 });
-/** Parts that can be asked for alone; without a name all run, but the large queries, which take long. */
-const [part = 'all'] = positionals;
-if (!['all', 'storage', 'big-queries'].includes(part)) {
-  process.stderr.write(`no bench ${part}: storage or big-queries, or none for all\n`);
-  process.exit(2);
-}
-
 const figures: Figure[] = [];
 const report = (more: readonly Figure[]): void => {
   figures.push(...more);
@@ -41,35 +35,76 @@ const say = (text: string): void => {
 /** Two hours of a day, well before midnight and a day ago: one partition a day, compressed as what is old. */
 const startMs = Math.floor(Date.now() / 86_400_000) * 86_400_000 - 36 * 3_600_000;
 
-async function benchAll(): Promise<void> {
-  const flowCount = options.quick ? 300_000 : 6_000_000;
-  say(`generating ${flowCount.toLocaleString('en')} flows of the bank (100,000 workloads) ...`);
-  const traffic = makeTraffic({ size: 'bank', flowCount, flowsPerBatch: 500, startMs });
-
-  say('decoding ...');
-  report(await benchDecode(traffic));
-  say('looking up ...');
-  report(await benchLookup(loadWorld(traffic).inventory));
-  say('the inventory at up to a million workloads ...');
-  report(await benchInventory(options.quick));
-  say('enriching ...');
-  report(await benchEnrichment(traffic));
-  say('judging by up to 10,000 rules ...');
-  report(await benchPolicy(traffic));
-  say('the whole way, with ClickHouse and both buses ...');
-  await benchPipeline(traffic, report);
-  say('from a changed label to a query ...');
-  report(await benchLabels(say));
+const flowCount = Number(options.flows ?? (options.quick ? 300_000 : 6_000_000));
+let made: Traffic | undefined;
+/** The traffic that parts share. */
+function traffic(): Traffic {
+  if (made === undefined) {
+    say(`generating ${flowCount.toLocaleString('en')} flows of the bank (100,000 workloads) ...`);
+    made = makeTraffic({ size: 'bank', flowCount, flowsPerBatch: 500, startMs });
+  }
+  return made;
 }
 
-async function benchDisk(): Promise<void> {
-  const count = Number(options.flows ?? (options.quick ? 300_000 : 6_000_000));
-  await benchStorage(storageTraffics(count, startMs), say, report);
+interface Part {
+  readonly says: string;
+  readonly run: () => Promise<void>;
+  /** Takes long, or much of the disk: only when asked for by name. */
+  readonly alone?: true;
 }
 
-if (part === 'all') await benchAll();
-if (part !== 'big-queries') await benchDisk();
-if (part === 'big-queries') await benchBigQueries(Number(options.flows ?? 2_000_000), say, report);
+const parts: Readonly<Record<string, Part>> = {
+  decode: { says: 'decoding', run: async () => report(await benchDecode(traffic())) },
+  lookup: {
+    says: 'looking up',
+    run: async () => report(await benchLookup(loadWorld(traffic()).inventory)),
+  },
+  inventory: {
+    says: 'the inventory at up to a million workloads',
+    run: async () => report(await benchInventory(options.quick)),
+  },
+  enrich: { says: 'enriching', run: async () => report(await benchEnrichment(traffic())) },
+  policy: { says: 'judging by up to 10,000 rules', run: async () => report(await benchPolicy(traffic())) },
+  pipeline: {
+    says: 'the whole way, with ClickHouse and both buses',
+    run: () => benchPipeline(traffic(), report),
+  },
+  labels: { says: 'from a changed label to a query', run: async () => report(await benchLabels(say)) },
+  storage: {
+    says: 'bytes on disk',
+    run: () => benchStorage(storageTraffics(flowCount, startMs), say, report),
+  },
+  sustained: {
+    says: 'from ingest to a query under a steady load',
+    run: async () => {
+      const load = options.quick
+        ? { flowsPerSecond: 20_000, seconds: 10 }
+        : { flowsPerSecond: 100_000, seconds: 60 };
+      for (const bus of ['embedded', 'kafka'] as const) report(await benchSustained({ ...load, bus }, say));
+    },
+  },
+  'big-queries': {
+    says: 'questions to rollups and to flows',
+    alone: true,
+    run: () => benchBigQueries(Number(options.flows ?? 2_000_000), say, report),
+  },
+};
+
+const asked =
+  positionals.length > 0 ? positionals : Object.keys(parts).filter((name) => parts[name]?.alone !== true);
+const unknown = asked.filter((name) => parts[name] === undefined);
+if (unknown.length > 0) {
+  process.stderr.write(
+    `no bench ${unknown.join(', ')}; there are ${Object.keys(parts).join(', ')}, or none for all\n`,
+  );
+  process.exit(2);
+}
+for (const name of asked) {
+  const part = parts[name];
+  if (part === undefined) continue;
+  say(`${part.says} ...`);
+  await part.run();
+}
 
 if (!options.json) {
   const lines = formatTable(
@@ -83,6 +118,6 @@ if (!options.json) {
     figures.map(tableRow),
   );
   process.stdout.write(
-    `\n${lines.join('\n')}\n\nNot measured: agents, HTTP at ingest, queries; one machine holds bus, enricher and store.\n`,
+    `\n${lines.join('\n')}\n\nOne machine holds the load, bus, enricher and store.\n`,
   );
 }
