@@ -32,6 +32,9 @@ SELECT ${identityOf('number')}, if(${isRange('number')}, 'range', 'pod'),
   if(number % 3 = 0, 'dev', 'prod') AS env, '' AS loc, ['app', 'role', 'env'], [app, role, env]
 FROM numbers(${identityCount})`;
 
+/** Workloads of an identity, or addresses of a range. */
+const endCount = (n: string): string => `if(${isRange(n)}, 1 + ${n} % 4, 1 + ${n} % 25)`;
+
 /** A number below `n` out of a hash, skewed to small ones by a power. */
 const below = (n: number, hash: string, power: number): string =>
   `toUInt32(least(${n - 1}, ${n} * pow(${hash} / 18446744073709551616., ${power})))`;
@@ -59,7 +62,7 @@ FROM (
   SELECT number, cityHash64(number, 1) AS random, cityHash64(number, 2) AS random_2, cityHash64(number, 3) AS random_3,
     ${below(edgeCount, 'cityHash64(number, 4)', 3)} AS edge, ${below(identityCount, "cityHash64('from', edge)", 1.5)} AS src,
     ${below(identityCount, "cityHash64('to', edge)", 3)} AS dst,
-    cityHash64(src, random_2 % (1 + src % 25)) AS src_load_any, cityHash64(dst, random_3 % (1 + dst % 25)) AS dst_load_any,
+    cityHash64(src, random_2 % ${endCount('src')}) AS src_load_any, cityHash64(dst, random_3 % ${endCount('dst')}) AS dst_load_any,
     if(${isRange('src')}, 0, src_load_any) AS src_load, if(${isRange('dst')}, 0, dst_load_any) AS dst_load,
     ${address('src_load_any')} AS src_address, ${address('dst_load_any')} AS dst_address,
     multiIf(edge % 100 < 86, 'allowed', edge % 100 < 88, 'denied', 'unexplained') AS outcome,
