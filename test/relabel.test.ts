@@ -111,14 +111,21 @@ async function append(bus: Bus, batches: readonly FlowBatch[]): Promise<void> {
     await bus.append(topics.flows, [{ key: batch.agentId, value: encodeFlowBatch(batch) }]);
 }
 
-/** A pipeline with a database of its own, that knows the inventory and these policies, the last one in force. */
+/** A pipeline with a database of its own, that knows the inventory and has always had the last of these policies in force. */
 async function openPipeline(database: string, policies: readonly PolicyDocument[]): Promise<Pipeline> {
   const folder = await mkdtemp(join(tmpdir(), 'eastwest-relabel-'));
   const bus = await openBus(busConfig, { dataDir: folder, log, clientId: 'test' });
   const store = openStore(clickhouse.config(database), { log });
   await migrate(store, { log });
   await bus.ensureTopics(topicSpecs(busConfig));
-  for (const policy of policies) await publishPolicy(bus, policy, 'test');
+  const inForce = {
+    ...policies.at(-1),
+    v: 1,
+    version: policies.length,
+    author: 'test',
+    appliedMs: Date.now(),
+  };
+  await bus.append(topics.policy, [{ key: 'policy/made', value: Buffer.from(JSON.stringify(inForce)) }]);
   await bus.append(
     topics.inventory,
     life.events.map((event) => ({ key: inventoryKey(event), value: Buffer.from(JSON.stringify(event)) })),
