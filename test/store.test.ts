@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -386,6 +386,41 @@ describe('insertBlock', () => {
     abort.abort(new Error('enough'));
     await assert.rejects(query, /enough/);
     await eventually('the query has ended', running, (rows) => rows.length === 0);
+  });
+
+  test('a question on a connection that the server has just closed is asked again', async () => {
+    const { hostname, port } = new URL(clickhouse.url);
+    let closedCount = 0;
+    // Closes each connection when a second question comes on it.
+    const proxy = createServer((client) => {
+      const server = connect(Number(port), hostname);
+      let answered = false;
+      server.on('data', (chunk) => {
+        answered = true;
+        client.write(chunk);
+      });
+      client.on('data', (chunk) => {
+        if (!answered) server.write(chunk);
+        else {
+          closedCount++;
+          client.destroy();
+          server.destroy();
+        }
+      });
+      for (const socket of [client, server]) socket.on('error', () => socket.destroy());
+    });
+    await once(proxy.listen(0, '127.0.0.1'), 'listening');
+    const at = proxy.address();
+    assert.ok(at !== null && typeof at === 'object');
+    const store = openStore({ ...clickhouse.config('default'), url: `http://127.0.0.1:${at.port}` }, { log });
+    try {
+      for (let i = 0; i < 6; i++)
+        assert.deepEqual(await store.query(`SELECT toUInt8(${i}) AS x`), [{ x: i }]);
+      assert.ok(closedCount > 0);
+    } finally {
+      await store.close();
+      proxy.close();
+    }
   });
 
   test('values are bound to placeholders, and 64-bit integers arrive whole', async () => {

@@ -4,7 +4,7 @@ import type { Logger } from 'pino';
 import { type StoreConfig, storeUrl } from './config.ts';
 import { storeError } from './errors.ts';
 import { type HttpTarget, keepAliveAgent, sendInsert, sendInsertSelect, sendStatement } from './http.ts';
-import type { QueryOptions, Store } from './store.ts';
+import { type QueryOptions, type Store, StoreUnavailableError } from './store.ts';
 
 export interface StoreOptions {
   readonly log: Logger;
@@ -76,19 +76,27 @@ function makeStore(config: StoreConfig, querySettings: ClickHouseSettings, optio
     ): Promise<T[]> {
       const { settings = {}, signal } = options;
       const clickhouse_settings: ClickHouseSettings = { ...querySettings, ...settings };
-      try {
-        const result = await client.query({
-          query: sql,
-          format: 'JSONEachRow',
-          query_params: { ...params },
-          clickhouse_settings,
-          ...(signal === undefined ? {} : { abort_signal: signal }),
-        });
-        return await result.json<T>();
-      } catch (error) {
-        signal?.throwIfAborted();
-        throw storeError(error, 'query', url);
-      }
+      const ask = async (): Promise<T[]> => {
+        try {
+          const result = await client.query({
+            query: sql,
+            format: 'JSONEachRow',
+            query_params: { ...params },
+            clickhouse_settings,
+            ...(signal === undefined ? {} : { abort_signal: signal }),
+          });
+          return await result.json<T>();
+        } catch (error) {
+          signal?.throwIfAborted();
+          throw storeError(error, 'query', url);
+        }
+      };
+      // The server closes idle connections, and a process that was busy may not have seen it yet: a question may be
+      // asked again, since it changes nothing.
+      return ask().catch((error: unknown) => {
+        if (error instanceof StoreUnavailableError && error.code === 'ECONNRESET') return ask();
+        throw error;
+      });
     },
 
     async command(sql, { database = config.database } = {}) {

@@ -2,7 +2,6 @@
 import { type DraftResult, DraftRun } from '../../../lib/draft/draft.ts';
 import { type EdgeRow, edgeKeyOf, IdentityIndex, type SidedSums } from '../../../lib/draft/edges.ts';
 import { Judge } from '../../../lib/draft/judge.ts';
-import { StoreUnavailableError } from '../../../lib/store/store.ts';
 import type { UnexplainedEdge } from '../../../lib/suggest/edges.ts';
 import type { PolicyDocument } from '../../../schemas/policy.ts';
 import { addressText } from '../answers.ts';
@@ -51,14 +50,8 @@ export interface Drafted {
   readonly identities: IdentityIndex;
 }
 
-/** Asks again where the server has closed a connection that was idle while edges were judged. */
-async function ask<T>({ context, signal }: Drafting, statement: Statement): Promise<T[]> {
-  try {
-    return await context.ask<T>(statement, signal);
-  } catch (error) {
-    if (!(error instanceof StoreUnavailableError) || error.code !== 'ECONNRESET') throw error;
-    return context.ask<T>(statement, signal);
-  }
+function ask<T>({ context, signal }: Drafting, statement: Statement): Promise<T[]> {
+  return context.ask<T>(statement, signal);
 }
 
 async function readIdentities(asked: Drafting): Promise<IdentityIndex> {
