@@ -247,7 +247,9 @@ async function opinionOf(
 function showOpinion(screen: Screen, { allowed, why, pairs, problems }: Opinion): void {
   const word = allowed === null ? 'would allow some' : allowed ? 'would allow' : 'would not allow';
   screen.line('');
-  screen.line(`Kubernetes ${screen.style.paint(allowed === false ? 'warn' : 'plain', word)}: ${why}`);
+  screen.line(
+    `Kubernetes, as its policies are now, ${screen.style.paint(allowed === false ? 'warn' : 'plain', word)}: ${why}`,
+  );
   for (const remark of new Set(pairs.flatMap(({ remarks }) => remarks))) screen.note(remark);
   for (const problem of problems) screen.note(`a NetworkPolicy was left out: ${problem}`);
 }
@@ -272,7 +274,7 @@ export async function explain(
   const { at, process } = options;
   const answer = await client.get<Explained>('/api/v1/explain', { source, destination, port, at, process });
   if (options.json !== true) show(screen, answer);
-  const opinion = options.kubernetes === false || at !== undefined ? null : await opinionOf(client, answer, port);
+  const opinion = options.kubernetes === false ? null : await opinionOf(client, answer, port);
   if (options.json === true) screen.json({ ...answer, kubernetes: opinion });
   else if (opinion !== null) showOpinion(screen, opinion);
   return answer.outcomes.some(({ verdict }) => failOn.includes(verdict)) ? exitCodes.findings : exitCodes.ok;
