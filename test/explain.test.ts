@@ -383,7 +383,7 @@ describe('the policy at a moment', () => {
       const versionAt = async (timeMs: number): Promise<number> =>
         (await policies.at(timeMs, never)).document.version;
       assert.equal(await versionAt(5000), 0);
-      await put('policy', documentOf(yaml, 1, 1000));
+      await put('policy/1', documentOf(yaml, 1, 1000));
       await put('policy', documentOf(yaml, 2, 2000));
       await put('policy/3', documentOf(yaml, 3, 3000));
       await put('policy/4', { v: 99 });
