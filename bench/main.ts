@@ -117,7 +117,5 @@ if (!options.json) {
     ],
     figures.map(tableRow),
   );
-  process.stdout.write(
-    `\n${lines.join('\n')}\n\nOne machine holds the load, bus, enricher and store.\n`,
-  );
+  process.stdout.write(`\n${lines.join('\n')}\n\nOne machine holds the load, bus, enricher and store.\n`);
 }
