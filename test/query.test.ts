@@ -731,6 +731,24 @@ describe('SQL of people', () => {
     assert.equal((await sql(query, { format: 'jsonl' })).body, '{"a":1,"b":"x,\\"y\\""}\n');
   });
 
+  test('carries the completeness of the time that it is about, or says that this is not known', async () => {
+    const since = isoSeconds(endS - hour);
+    const told = (await sql('SELECT 1', { since })).json();
+    const edges = await ask<ListAnswer>(`/api/v1/edges?since=${since}`);
+    assert.equal(told.completeness.batchesMissing, edges.completeness.batchesMissing);
+    assert.deepEqual([told.window, told.windowAssumed], [{ since, until: null }, false]);
+    const untold = (await sql('SELECT 1')).json();
+    assert.equal(untold.windowAssumed, true);
+    const assumedMs = Date.now() - Date.parse(untold.window.since);
+    assert.ok(assumedMs >= 86_400_000 && assumedMs < 86_460_000, 'the usual window of other questions');
+    const csv = await sql('SELECT 1', { format: 'csv', since });
+    const trailer = JSON.parse(csv.answer.trailers['eastwest-completeness'] ?? '');
+    assert.deepEqual(Object.keys(trailer), ['window', 'windowAssumed', 'completeness']);
+    assert.deepEqual(trailer.window, told.window);
+    assert.deepEqual(Object.keys(trailer.completeness), Object.keys(edges.completeness));
+    assert.equal((await sql('SELECT 1', { since: 'yesterday' })).json().parameter, 'since');
+  });
+
   const forbidden = [
     'INSERT INTO rules (id) VALUES (1)',
     'ALTER TABLE flows DELETE WHERE 1',
@@ -963,7 +981,32 @@ describe('a wrong parameter', () => {
     assert.match((await post({})).json().detail, /"query" is missing/);
     assert.match((await post({ query: 'SELECT 1', formt: 'csv' })).json().detail, /did you mean "format"/);
     assert.equal((await post('{')).statusCode, 400);
-    assert.equal((await post({ query: `SELECT '${'x'.repeat(300_000)}'` })).statusCode, 413);
+  });
+
+  test('is a body over the limit of its route, which is named', async () => {
+    const small = await build({
+      maxPolicyBytes: 1024,
+      put: { maxBodyBytes: 1024 },
+      sql: { maxQueryBytes: 1024 },
+    });
+    try {
+      for (const [method, path, setting] of [
+        ['POST', 'sql', 'query.sql.maxQueryBytes'],
+        ['POST', 'drafts', 'query.maxPolicyBytes'],
+        ['POST', 'suggestions', 'query.maxPolicyBytes'],
+        ['PUT', 'policy', 'query.maxPolicyBytes'],
+        ['PUT', 'workloads', 'query.put.maxBodyBytes'],
+        ['POST', 'policy/rollback', 'a fixed limit'],
+      ] as const) {
+        const payload = { query: 'x'.repeat(setting === 'a fixed limit' ? 2 ** 20 : 1024) };
+        const answer = await small.inject({ method, url: `/api/v1/${path}`, payload });
+        assert.equal(answer.statusCode, 413, path);
+        const bytes = setting === 'a fixed limit' ? 1_048_576 : 1024;
+        assert.equal(answer.json().detail, `the body is over ${bytes} bytes (${setting})`);
+      }
+    } finally {
+      await small.close();
+    }
   });
 
   test('and a wrong path get the problem document', async () => {

@@ -211,4 +211,8 @@ export interface SqlAnswer {
   readonly truncatedBy: string | null;
   readonly error: string | null;
   readonly elapsedMs: number;
+  readonly window: List<never>['window'];
+  /** Whether the command named no time. */
+  readonly windowAssumed: boolean;
+  readonly completeness: Completeness;
 }

@@ -13,8 +13,12 @@ export interface Client {
   post<T>(path: string, body: unknown): Promise<T>;
   /** @param token bearer token, where one is needed */
   put<T>(path: string, body: unknown, token?: string): Promise<T>;
-  /** The body of an answer as it comes, with the trailer that says whether it was cut off. */
-  stream(path: string, body: unknown, write: (chunk: string) => void): Promise<string | undefined>;
+  /** The body of an answer as it comes; resolves with its trailers by name. */
+  stream(
+    path: string,
+    body: unknown,
+    write: (chunk: string) => void,
+  ): Promise<(name: string) => string | undefined>;
 }
 
 interface Reply {
@@ -132,7 +136,7 @@ export function openClient(url: string): Client {
     async stream(path, body, write) {
       const reply = await checked(await send(base, path, { body: JSON.stringify(body) }), url);
       for await (const chunk of reply.chunks) write(chunk);
-      return reply.trailer('eastwest-truncated');
+      return reply.trailer;
     },
   };
 }

@@ -178,9 +178,11 @@ export function register(program: Command, dependencies: Pick<CliDependencies, '
   addAskOptions(addLimitOption(addWindowOptions(program.command('ledger'))))
     .description('what arrived, what is missing, what was dropped, and how late')
     .action(async (options: LedgerOptions) => (await import('./ledger.ts')).ledger(options));
-  addAskOptions(program.command('sql').argument('<query>', 'one statement that reads, or - for stdin'))
+  addAskOptions(
+    addWindowOptions(program.command('sql').argument('<query>', 'one statement that reads, or - for stdin')),
+  )
     .description(
-      'ask in SQL, read-only; flows_labeled, edges_labeled and unknown_connections have plain names',
+      'ask in SQL, read-only; flows_labeled, edges_labeled and unknown_connections have plain names. --since and --until filter nothing: they say of which time completeness is told',
     )
     .addOption(
       new Option('--format <format>', 'form of the answer')

@@ -141,7 +141,7 @@ export async function buildQueryApp(options: QueryAppOptions): Promise<FastifyIn
   networkPolicyRoutes(app, { withBus: options.withBus, maxSeconds: config.maxSeconds });
   ledgerRoutes(app, context);
   firewallRoutes(app, context);
-  sqlRoutes(app, { server: options.sqlServer, limits: config.sql, metrics });
+  sqlRoutes(app, { server: options.sqlServer, limits: config.sql, metrics, context });
   probeRoutes(app, { store, registry });
   app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger());
   await app.register(fastifyStatic, {

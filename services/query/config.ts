@@ -156,10 +156,11 @@ export const QueryConfig = Type.Object(
         'Tokens of 16 or more characters without spaces; who sends one as bearer may write (PUT /api/v1/workloads). While there are none, this machine alone may write, and only if `query.host` is loopback.',
     }),
     maxPolicyBytes: Type.Integer({
-      default: 16 * 1024 * 1024,
+      default: 32 * 1024 * 1024,
       minimum: 1024,
       maximum: 256 * 1024 * 1024,
-      description: 'Longest body of PUT /api/v1/policy, in bytes.',
+      description:
+        'Longest body that holds policies, in bytes: PUT /api/v1/policy, POST /api/v1/drafts and /api/v1/suggestions.',
     }),
     put: PutLimits,
     sql: SqlLimits,

@@ -1,5 +1,5 @@
 /** Whatever goes wrong in a route, as a problem document. */
-import type { FastifyError, FastifyInstance, FastifySchemaValidationError } from 'fastify';
+import type { FastifyError, FastifyInstance, FastifyRequest, FastifySchemaValidationError } from 'fastify';
 import { nearest } from '../../lib/runtime/nearest.ts';
 import { StoreRefusedError, StoreUnavailableError } from '../../lib/store/store.ts';
 import { ProblemError, problemDocument } from './problem.ts';
@@ -76,9 +76,11 @@ function schemaOf(schema: unknown, where: string): unknown {
 }
 
 /** What kind of problem an error of fastify itself is. */
-function fastifyProblem(error: FastifyError): ProblemError {
+function fastifyProblem(error: FastifyError, { routeOptions }: FastifyRequest): ProblemError {
   if (error.code === 'FST_ERR_CTP_BODY_TOO_LARGE') {
-    return new ProblemError('too-large', `${error.message} (query.sql.maxQueryBytes)`);
+    const { bodyLimit, config } = routeOptions;
+    const setting = config.bodyLimitSetting ?? 'a fixed limit';
+    return new ProblemError('too-large', `the body is over ${bodyLimit} bytes (${setting})`);
   }
   if (error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500) {
     return new ProblemError(
@@ -116,7 +118,7 @@ export function handleErrors(app: FastifyInstance): void {
       failure !== undefined
         ? validationProblem(failure, where, schemaOf(request.routeOptions.schema, where), given)
         : typeof error.code === 'string' && error.code.startsWith('FST_')
-          ? fastifyProblem(error)
+          ? fastifyProblem(error, request)
           : asProblem(error);
     if (problem.kind === 'internal') request.log.error({ err: error }, 'a request failed');
     const { retryAfterSeconds } = problem.extra;

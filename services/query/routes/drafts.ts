@@ -18,10 +18,8 @@ import { allRuleNamesSql } from '../sql/draft.ts';
 import { type Drafted, evaluateDraft } from '../sql/drafting.ts';
 import { planEdges } from '../sql/plan.ts';
 import { isoSeconds } from '../time.ts';
-import { clientSignal, routeSchema } from './route.ts';
+import { bodyLimitOf, clientSignal, routeSchema } from './route.ts';
 
-/** Longest body, bytes. */
-export const maxPolicyBytes = 32 * 1024 * 1024;
 /** Drafts at once: each reads a whole window. */
 const maxConcurrent = 2;
 /** Problems of a policy that an answer repeats. */
@@ -262,7 +260,7 @@ export function draftRoutes(app: FastifyInstance, context: RouteContext): void {
   });
   app.post<{ Body: Static<typeof DraftBody> }>(
     '/api/v1/drafts',
-    { schema, bodyLimit: maxPolicyBytes },
+    { schema, ...bodyLimitOf(context.config.maxPolicyBytes, 'query.maxPolicyBytes') },
     (request, reply): Promise<DraftAnswer> =>
       gate(async () => {
         const { body } = request;

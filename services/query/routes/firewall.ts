@@ -34,7 +34,7 @@ import {
   oldestSql,
 } from '../sql/firewall.ts';
 import { type EdgePlan, planEdges } from '../sql/plan.ts';
-import { clientSignal, routeSchema } from './route.ts';
+import { bodyLimitOf, clientSignal, routeSchema } from './route.ts';
 
 /** Audits at once at most: each may hold the edges of months in memory. */
 const maxConcurrent = 2;
@@ -509,7 +509,7 @@ export function firewallRoutes(app: FastifyInstance, context: RouteContext): voi
   });
   app.post<{ Body: AuditBody }>(
     '/api/v1/firewall/audit',
-    { schema, bodyLimit: maxBodyBytes },
+    { schema, ...bodyLimitOf(maxBodyBytes) },
     async (request, reply) => {
       if (running >= maxConcurrent)
         throw new ProblemError('too-many-queries', `${running} audits are under way already`, {

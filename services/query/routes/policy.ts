@@ -11,7 +11,7 @@ import type { QueryConfig } from '../config.ts';
 import { Problem, ProblemError } from '../problem.ts';
 import { makeWriteAccess } from '../put/access.ts';
 import type { WithBus } from './labels.ts';
-import { parameters, routeSchema } from './route.ts';
+import { bodyLimitOf, parameters, routeSchema } from './route.ts';
 
 const Change = Type.Object({
   change: Type.Union([Type.Literal('added'), Type.Literal('removed'), Type.Literal('changed')]),
@@ -197,7 +197,7 @@ machine alone may write.`,
     {
       schema: { ...putSchema, response: { ...putSchema.response, ...writing } },
       onRequest,
-      bodyLimit: config.maxPolicyBytes,
+      ...bodyLimitOf(config.maxPolicyBytes, 'query.maxPolicyBytes'),
     },
     async ({ body }) => {
       const result = readPolicy(new Map(Object.entries(body.files)));

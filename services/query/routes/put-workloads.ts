@@ -8,6 +8,7 @@ import { Problem, ProblemError } from '../problem.ts';
 import { makeWriteAccess } from '../put/access.ts';
 import { checkPut } from '../put/check.ts';
 import type { PutWriter } from '../put/writer.ts';
+import { bodyLimitOf } from './route.ts';
 
 const PutAnswer = Type.Object({
   request: Type.String({ description: 'Name of this request.' }),
@@ -55,7 +56,7 @@ export function putWorkloadsRoute(app: FastifyInstance, options: PutRouteOptions
     '/api/v1/workloads',
     {
       schema,
-      bodyLimit: limits.maxBodyBytes,
+      ...bodyLimitOf(limits.maxBodyBytes, 'query.put.maxBodyBytes'),
       // Our own check names fields inside of entries; the schema is for readers.
       validatorCompiler: () => () => true,
       onRequest: async (request, reply) => {
@@ -70,13 +71,6 @@ export function putWorkloadsRoute(app: FastifyInstance, options: PutRouteOptions
         }
         running++;
         reply.raw.once('close', () => running--);
-      },
-      errorHandler: (error) => {
-        if (error.code !== 'FST_ERR_CTP_BODY_TOO_LARGE') throw error;
-        throw new ProblemError(
-          'too-large',
-          `the body is over ${limits.maxBodyBytes} bytes (query.put.maxBodyBytes); send several requests`,
-        );
       },
     },
     async (request, reply) => {

@@ -40,4 +40,16 @@ export function clientSignal(reply: FastifyReply): AbortSignal {
   return controller.signal;
 }
 
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** The setting that `bodyLimit` of the route is; absent where it is fixed. */
+    bodyLimitSetting?: string;
+  }
+}
+
+/** Options of a route: the longest body that it takes, in bytes, and the setting that says so. */
+export function bodyLimitOf(bytes: number, setting?: string) {
+  return { bodyLimit: bytes, config: setting === undefined ? {} : { bodyLimitSetting: setting } };
+}
+
 export type Parameters<S extends TSchema> = { Querystring: Static<S> };

@@ -2,13 +2,16 @@
 import { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import Type, { type Static } from 'typebox';
+import { Completeness, WindowAnswer, windowAnswer } from '../answers.ts';
 import type { SqlLimits } from '../config.ts';
+import type { RouteContext } from '../context.ts';
 import type { QueryMetrics } from '../metrics.ts';
+import { toWindow, windowParameters } from '../parameters.ts';
 import { contentTypes, rowWriter, type SqlFormat, sqlFormats } from '../people/formats.ts';
 import { SqlParameters } from '../people/parameters.ts';
 import { checkReadonly, guardSql, runSql, type SqlResult, type SqlServer } from '../people/sql.ts';
 import { Problem, ProblemError } from '../problem.ts';
-import { clientSignal } from './route.ts';
+import { bodyLimitOf, clientSignal } from './route.ts';
 
 const SqlBody = Type.Object(
   {
@@ -17,6 +20,7 @@ const SqlBody = Type.Object(
       description: 'One statement of ClickHouse SQL that reads. No FORMAT clause.',
     }),
     params: Type.Optional(SqlParameters),
+    ...windowParameters,
     format: Type.Optional(
       Type.Enum([...sqlFormats], { description: `One of ${sqlFormats.join(', ')}; json when absent.` }),
     ),
@@ -40,12 +44,33 @@ const SqlAnswer = Type.Object(
     }),
     limits: Type.Object({ rows: Type.Integer(), bytes: Type.Integer(), seconds: Type.Integer() }),
     elapsedMs: Type.Number(),
+    window: WindowAnswer,
+    windowAssumed: Type.Boolean({
+      description: 'Whether the request named no time, so that `window` is only the usual one.',
+    }),
+    completeness: Completeness,
   },
   {
     description:
-      'The answer for format json. Other formats say truncation in the trailer Eastwest-Truncated.',
+      'The answer for format json. Other formats say truncation in the trailer Eastwest-Truncated, and window, windowAssumed and completeness in the trailer Eastwest-Completeness (JSON).',
   },
 );
+
+/** What is known of the time that a query is about. Which that is nobody can tell from the query: the request may say it. */
+type Known = Pick<Static<typeof SqlAnswer>, 'window' | 'windowAssumed' | 'completeness'>;
+
+async function knownOf(
+  context: RouteContext,
+  body: Static<typeof SqlBody>,
+  signal: AbortSignal,
+): Promise<Known> {
+  const window = toWindow(body, context.clock());
+  return {
+    window: windowAnswer(window),
+    windowAssumed: body.since === undefined && body.until === undefined,
+    completeness: await context.completeness(window, signal),
+  };
+}
 
 /** Whether an answer was cut: the value of the trailer. */
 function cutBy(result: SqlResult): string {
@@ -57,6 +82,7 @@ async function* answer(
   format: SqlFormat,
   limits: SqlLimits,
   startedMs: number,
+  known: Known,
 ): AsyncGenerator<string> {
   const writer = rowWriter(format, result.columns);
   yield writer.head;
@@ -71,6 +97,7 @@ async function* answer(
     error,
     limits: { rows: limits.maxRows, bytes: limits.maxBytes, seconds: limits.maxSeconds },
     elapsedMs: Math.round((performance.now() - startedMs) * 10) / 10,
+    ...known,
   };
   yield `],${JSON.stringify(tail).slice(1)}`;
 }
@@ -79,6 +106,7 @@ export interface SqlRouteOptions {
   readonly server: SqlServer;
   readonly limits: SqlLimits;
   readonly metrics: QueryMetrics;
+  readonly context: RouteContext;
 }
 
 /** Counts the queries that run, and refuses one too many. */
@@ -112,11 +140,12 @@ function sendRows(
   body: Static<typeof SqlBody>,
   options: SqlRouteOptions,
   startedMs: number,
+  known: Known,
   leave: () => void,
 ) {
   const { limits, metrics } = options;
   const format = body.format ?? 'json';
-  const stream = Readable.from(answer(result, format, limits, startedMs), { objectMode: false });
+  const stream = Readable.from(answer(result, format, limits, startedMs, known), { objectMode: false });
   stream.once('close', () => {
     leave();
     const { truncatedBy, error } = result.end;
@@ -124,24 +153,27 @@ function sendRows(
     metrics.sqlQueries.inc({ outcome: error === null ? 'done' : 'failed' });
   });
   reply.type(contentTypes[format]);
-  if (format !== 'json') reply.trailer('eastwest-truncated', async () => cutBy(result));
+  if (format !== 'json') {
+    reply.trailer('eastwest-truncated', async () => cutBy(result));
+    reply.trailer('eastwest-completeness', async () => JSON.stringify(known));
+  }
   return reply.send(stream);
 }
 
 export function sqlRoutes(app: FastifyInstance, options: SqlRouteOptions): void {
-  const { server, limits, metrics } = options;
+  const { server, limits, metrics, context } = options;
   const gate = makeGate(limits, metrics);
   let checked = false;
   const schema = {
     tags: ['sql'],
     summary: 'Ask in SQL',
-    description: `Runs as a ClickHouse user that may only read. At most ${limits.maxRows} rows, ${limits.maxBytes} bytes, ${limits.maxSeconds} s.`,
+    description: `Runs as a ClickHouse user that may only read. At most ${limits.maxRows} rows, ${limits.maxBytes} bytes, ${limits.maxSeconds} s. since and until filter nothing: they say which time the query is about, and \`completeness\` is of that time.`,
     body: SqlBody,
     response: { 200: SqlAnswer, 400: Problem, 429: Problem, 503: Problem },
   };
   app.post<{ Body: Static<typeof SqlBody> }>(
     '/api/v1/sql',
-    { schema, bodyLimit: limits.maxQueryBytes },
+    { schema, ...bodyLimitOf(limits.maxQueryBytes, 'query.sql.maxQueryBytes') },
     async (request, reply) => {
       const leave = gate.enter();
       const startedMs = performance.now();
@@ -150,9 +182,12 @@ export function sqlRoutes(app: FastifyInstance, options: SqlRouteOptions): void 
         if (!checked) await checkReadonly(server, limits, signal);
         checked = true;
         const asked = { query: request.body.query, params: request.body.params ?? {} };
-        await guardSql(server, asked, limits, signal);
+        const [known] = await Promise.all([
+          knownOf(context, request.body, signal),
+          guardSql(server, asked, limits, signal),
+        ]);
         const result = await runSql(server, asked, limits, signal);
-        return sendRows(reply, result, request.body, options, startedMs, leave);
+        return sendRows(reply, result, request.body, options, startedMs, known, leave);
       } catch (error) {
         leave();
         metrics.sqlQueries.inc({ outcome: 'refused' });

@@ -15,8 +15,8 @@ import { protocolName } from '../protocols.ts';
 import { evaluateDraft, readUnexplained } from '../sql/drafting.ts';
 import { planEdges } from '../sql/plan.ts';
 import { isoSeconds } from '../time.ts';
-import { coverageOf, DraftEnd, makeGate, maxPolicyBytes, PolicyFiles, postedPolicy } from './drafts.ts';
-import { clientSignal, routeSchema } from './route.ts';
+import { coverageOf, DraftEnd, makeGate, PolicyFiles, postedPolicy } from './drafts.ts';
+import { bodyLimitOf, clientSignal, routeSchema } from './route.ts';
 
 /** Items under review, and edges of each, that an answer lists. */
 const maxReviewItems = 1_000;
@@ -179,7 +179,7 @@ export function suggestionRoutes(
   });
   app.post<{ Body: Static<typeof SuggestionBody> }>(
     '/api/v1/suggestions',
-    { schema, bodyLimit: maxPolicyBytes },
+    { schema, ...bodyLimitOf(context.config.maxPolicyBytes, 'query.maxPolicyBytes') },
     (request, reply): Promise<SuggestionAnswer> =>
       gate(async () => {
         const { body } = request;
