@@ -129,26 +129,22 @@ async function publish(list: readonly InventoryEvent[]): Promise<void> {
   );
 }
 
-before(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'eastwest-labels-'));
-  const config = Parse(BusConfig, Default(BusConfig, {}));
-  const open = () => openBus(config, { dataDir: folder, log, clientId: 'test' });
-  bus = await open();
-  await bus.ensureTopics(topicSpecs(config));
-  await publish(events);
-  const policy = readPolicy(new Map([['p.yaml', policyText]]));
-  assert.ok(policy.ok);
-  await publishPolicy(bus, policy.policy, 'test');
-  store = openStore(Parse(StoreConfig, Default(StoreConfig, {})), { log });
-  app = await buildQueryApp({
-    config: Parse(QueryConfig, Default(QueryConfig, { port: 0 })),
+const busConfig = Parse(BusConfig, Default(BusConfig, {}));
+
+function openTestBus(): Promise<Bus> {
+  return openBus(busConfig, { dataDir: folder, log, clientId: 'test' });
+}
+
+function buildApp(settings: Record<string, unknown>): Promise<FastifyInstance> {
+  return buildQueryApp({
+    config: Parse(QueryConfig, Default(QueryConfig, settings)),
     store,
     sqlServer: { url: 'http://127.0.0.1:1', database: 'none', username: '', password: '' },
     minuteDays: 30,
     registry: new Registry(),
     log,
     withBus: async (work) => {
-      const opened = await open();
+      const opened = await openTestBus();
       try {
         return await work(opened);
       } finally {
@@ -156,6 +152,18 @@ before(async () => {
       }
     },
   });
+}
+
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'eastwest-labels-'));
+  bus = await openTestBus();
+  await bus.ensureTopics(topicSpecs(busConfig));
+  await publish(events);
+  const policy = readPolicy(new Map([['p.yaml', policyText]]));
+  assert.ok(policy.ok);
+  await publishPolicy(bus, policy.policy, 'test');
+  store = openStore(Parse(StoreConfig, Default(StoreConfig, {})), { log });
+  app = await buildApp({ port: 0 });
   await app.listen({ host: '127.0.0.1', port: 0 });
   url = app.listeningOrigin;
 });
@@ -277,4 +285,26 @@ spec:
   const missing = await run(['labels', 'check', join(folder, 'none')]);
   assert.equal(missing.code, 2);
   assert.match(missing.stderr, /none/);
+});
+
+test('the inventory as it is now streams as one JSON object, or event by event', async () => {
+  const present = events.filter((event) => !('untilMs' in event));
+  const names = (list: readonly InventoryEvent[]): string[] => list.map(inventoryKey).sort();
+  const whole = (await app.inject('/api/v1/inventory')).json<{ events: InventoryEvent[] }>();
+  assert.deepEqual(names(whole.events), names(present));
+  const lines = await app.inject('/api/v1/inventory?format=jsonl');
+  assert.match(String(lines.headers['content-type']), /^application\/x-ndjson/);
+  const parsed = lines.body.trimEnd().split('\n');
+  assert.deepEqual(names(parsed.map((line) => JSON.parse(line))), names(present));
+});
+
+test('an inventory over the limit is refused with the name of the limit, not broken off', async () => {
+  const small = await buildApp({ maxInventoryEntities: 2 });
+  try {
+    const answer = await small.inject('/api/v1/inventory');
+    assert.equal(answer.statusCode, 413);
+    assert.match(answer.json().detail, /query\.maxInventoryEntities/);
+  } finally {
+    await small.close();
+  }
 });

@@ -10,6 +10,8 @@ export interface Client {
   readonly url: string;
   /** JSON of a path with parameters; those that are undefined are left out. */
   get<T>(path: string, parameters: Readonly<Record<string, string | undefined>>): Promise<T>;
+  /** The lines of an answer as they come. */
+  lines(path: string, parameters: Readonly<Record<string, string | undefined>>): AsyncGenerator<string>;
   post<T>(path: string, body: unknown): Promise<T>;
   /** @param token bearer token, where one is needed */
   put<T>(path: string, body: unknown, token?: string): Promise<T>;
@@ -111,6 +113,13 @@ async function checked(reply: Reply, url: string): Promise<Reply> {
   );
 }
 
+function withParameters(path: string, parameters: Readonly<Record<string, string | undefined>>): string {
+  const search = new URLSearchParams();
+  for (const [name, value] of Object.entries(parameters)) if (value !== undefined) search.set(name, value);
+  const query = search.toString();
+  return query === '' ? path : `${path}?${query}`;
+}
+
 /** @throws {OperatorError} when `url` is no address. */
 export function openClient(url: string): Client {
   if (!URL.canParse(url)) {
@@ -124,12 +133,20 @@ export function openClient(url: string): Client {
   };
   return {
     url,
-    get(path, parameters) {
-      const search = new URLSearchParams();
-      for (const [name, value] of Object.entries(parameters))
-        if (value !== undefined) search.set(name, value);
-      const query = search.toString();
-      return json(query === '' ? path : `${path}?${query}`, {});
+    get: (path, parameters) => json(withParameters(path, parameters), {}),
+    async *lines(path, parameters) {
+      const reply = await checked(await send(base, withParameters(path, parameters), {}), url);
+      let rest = '';
+      try {
+        for await (const chunk of reply.chunks) {
+          const lines = (rest + chunk).split('\n');
+          rest = lines.pop() ?? '';
+          yield* lines;
+        }
+      } catch {
+        throw new OperatorError(`the answer of ${url}${path} broke off; its log says why`);
+      }
+      if (rest !== '') yield rest;
     },
     post: (path, body) => json(path, { body: JSON.stringify(body) }),
     put: (path, body, token) => json(path, { body: JSON.stringify(body), method: 'PUT', token }),

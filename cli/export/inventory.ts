@@ -67,6 +67,9 @@ export async function inventoryEvents({
   cluster,
 }: InventoryOptions): Promise<InventoryEvent[]> {
   if (inventory !== undefined && inventory.length > 0) return readInventory(inventory, cluster);
-  const { events } = await openClient(url).get<{ events: InventoryEvent[] }>('/api/v1/inventory', {});
+  const events: InventoryEvent[] = [];
+  // The API's own contract.
+  for await (const line of openClient(url).lines('/api/v1/inventory', { format: 'jsonl' }))
+    events.push(JSON.parse(line) as InventoryEvent);
   return events;
 }

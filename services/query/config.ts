@@ -144,6 +144,13 @@ export const QueryConfig = Type.Object(
       maximum: 60_000,
       description: 'How long the completeness of a window may be answered from memory, in milliseconds.',
     }),
+    maxInventoryEntities: Type.Integer({
+      default: 2_000_000,
+      minimum: 1,
+      maximum: 16_000_000,
+      description:
+        'Most entities that GET /api/v1/inventory gives; while it answers, it holds the key of each, about 100 bytes.',
+    }),
     corsOrigins: Type.Array(Type.String(), {
       default: [],
       description: 'Origins whose pages may read the API, such as https://ops.example.com; none by default.',

@@ -71,7 +71,8 @@ function isCurrent(event: LabelledEvent, { address }: Question): boolean {
   );
 }
 
-function parsed(value: Uint8Array): unknown {
+/** JSON of a message; undefined where it is none. */
+export function parsed(value: Uint8Array): unknown {
   try {
     return JSON.parse(Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('utf8'));
   } catch {
@@ -129,17 +130,28 @@ class Search {
   }
 }
 
-/** Reads the topic as far as it goes now. Rejects when `signal` is aborted, with its reason. */
-export async function findWorkloads(bus: Bus, question: Question, signal: AbortSignal): Promise<Found> {
-  const search = new Search(question);
+/**
+ * Reads the topic as far as it goes now; a promise of `take` is waited for. Rejects when `take` throws, and when `signal` is
+ * aborted, with its reason.
+ */
+export async function readInventory(
+  bus: Bus,
+  signal: AbortSignal,
+  take: (messages: readonly BusMessage[]) => void | Promise<void>,
+): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const stop = (): void => reject(signal.reason);
   signal.throwIfAborted();
   signal.addEventListener('abort', stop, { once: true });
   const tail = await bus.tail({
     topic: topics.inventory,
-    onMessages: (_partition, messages) => {
-      for (const message of messages) search.apply(message);
+    onMessages: async (_partition, messages) => {
+      try {
+        await take(messages);
+      } catch (error) {
+        reject(error);
+        throw error;
+      }
     },
     onCaughtUp: resolve,
     // The bus goes on trying; how long is the signal's to say.
@@ -147,11 +159,19 @@ export async function findWorkloads(bus: Bus, question: Question, signal: AbortS
   });
   try {
     await promise;
-    return search.result();
   } finally {
     signal.removeEventListener('abort', stop);
     await tail.close();
   }
+}
+
+/** Looks through the topic as far as it goes now. Rejects when `signal` is aborted, with its reason. */
+export async function findWorkloads(bus: Bus, question: Question, signal: AbortSignal): Promise<Found> {
+  const search = new Search(question);
+  await readInventory(bus, signal, (messages) => {
+    for (const message of messages) search.apply(message);
+  });
+  return search.result();
 }
 
 /**

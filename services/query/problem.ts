@@ -52,7 +52,7 @@ const titles: Readonly<Record<ProblemKind, readonly [status: number, title: stri
   'no-token': [401, 'A token is needed'],
   forbidden: [403, 'Writing is not allowed'],
   'not-found': [404, 'There is no such page'],
-  'too-large': [413, 'The body is too large'],
+  'too-large': [413, 'That is too large'],
   'too-many-queries': [429, 'Too many queries at once'],
   'too-many-puts': [429, 'Too many requests at once'],
   'store-unavailable': [503, 'ClickHouse does not answer'],

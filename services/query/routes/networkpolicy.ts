@@ -1,4 +1,4 @@
-/** GET /api/v1/networkpolicy/opinion and GET /api/v1/inventory: what is asked of the topic `inventory` as a whole. */
+/** GET /api/v1/networkpolicy/opinion. */
 import type { FastifyInstance } from 'fastify';
 import Type, { type Static } from 'typebox';
 import { Compile } from 'typebox/compile';
@@ -9,14 +9,11 @@ import { type EstateEnd, PolicyEstate, protocolOf } from '../../../lib/networkpo
 import { selectorMeets } from '../../../lib/networkpolicy/model.ts';
 import type { Opinion } from '../../../lib/networkpolicy/opinion.ts';
 import { InventoryEvent, type ServiceEvent, type WorkloadEvent } from '../../../schemas/inventory-event.ts';
-import { topics } from '../../../schemas/topics.ts';
-import { findWorkloads, theOneMeant, toQuestion } from '../inventory-topic.ts';
-import { badParameter, ProblemError } from '../problem.ts';
-import type { WithBus } from './labels.ts';
+import type { InventoryQuestions } from '../inventory-questions.ts';
+import { findWorkloads, parsed, readInventory, theOneMeant, toQuestion } from '../inventory-topic.ts';
+import { badParameter } from '../problem.ts';
 import { clientSignal, parameters, routeSchema } from './route.ts';
 
-/** Questions at once at most: each reads the topic `inventory`. */
-const maxConcurrent = 2;
 /** Pods behind a service that an answer looks at. */
 const maxBackends = 100;
 
@@ -79,12 +76,6 @@ const OpinionAnswer = Type.Object({
 });
 type OpinionAnswer = Static<typeof OpinionAnswer>;
 
-const InventoryAnswer = Type.Object({
-  events: Type.Array(Type.Unknown(), {
-    description: 'The newest event of everything that is there now: schemas/inventory-event.ts.',
-  }),
-});
-
 /** Newest events by key, of those whose key is wanted. */
 async function readTopic(
   bus: Bus,
@@ -92,41 +83,17 @@ async function readTopic(
   signal: AbortSignal,
 ): Promise<InventoryEvent[]> {
   const found = new Map<string, Uint8Array>();
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const stop = (): void => reject(signal.reason);
-  signal.throwIfAborted();
-  signal.addEventListener('abort', stop, { once: true });
-  const tail = await bus.tail({
-    topic: topics.inventory,
-    onMessages: (_partition, messages) => {
-      for (const { key, value } of messages) {
-        if (key === null || !wanted(key)) continue;
-        if (value === null) found.delete(key);
-        else found.set(key, value);
-      }
-    },
-    onCaughtUp: resolve,
-    // The bus goes on trying; how long is the signal's to say.
-    onError: () => undefined,
+  await readInventory(bus, signal, (messages) => {
+    for (const { key, value } of messages) {
+      if (key === null || !wanted(key)) continue;
+      if (value === null) found.delete(key);
+      else found.set(key, value);
+    }
   });
-  try {
-    await promise;
-  } finally {
-    signal.removeEventListener('abort', stop);
-    await tail.close();
-  }
   return [...found.values()].flatMap((value) => {
     const event = parsed(value);
     return inventoryEvent.Check(event) && !('untilMs' in event && event.untilMs !== undefined) ? [event] : [];
   });
-}
-
-function parsed(value: Uint8Array): unknown {
-  try {
-    return JSON.parse(Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('utf8'));
-  } catch {
-    return undefined;
-  }
 }
 
 interface AskedPort {
@@ -274,41 +241,7 @@ function opinionsOf(
   return { allowed: first.allowed, why: first.why, pairs, problems };
 }
 
-export interface NetworkPolicyRouteOptions {
-  /** Absent where there is no bus to read. */
-  readonly withBus: WithBus | undefined;
-  /** Longest time for one question, seconds. */
-  readonly maxSeconds: number;
-}
-
-export function networkPolicyRoutes(
-  app: FastifyInstance,
-  { withBus, maxSeconds }: NetworkPolicyRouteOptions,
-): void {
-  let running = 0;
-  const limited = async <T>(
-    gone: AbortSignal,
-    work: (bus: Bus, signal: AbortSignal) => Promise<T>,
-  ): Promise<T> => {
-    if (withBus === undefined) throw new ProblemError('bus-unavailable', 'this process has no bus');
-    if (running >= maxConcurrent)
-      throw new ProblemError('too-many-queries', `${running} such questions are under way already`, {
-        retryAfterSeconds: 1,
-      });
-    running++;
-    const signal = AbortSignal.any([gone, AbortSignal.timeout(maxSeconds * 1000)]);
-    try {
-      return await withBus((bus) => work(bus, signal));
-    } catch (error) {
-      if (error instanceof ProblemError) throw error;
-      const reason = error instanceof Error ? error.message : String(error);
-      throw new ProblemError('bus-unavailable', `the inventory can't be read from the bus: ${reason}`, {
-        retryAfterSeconds: 2,
-      });
-    } finally {
-      running--;
-    }
-  };
+export function networkPolicyRoutes(app: FastifyInstance, ask: InventoryQuestions): void {
   app.get<{ Querystring: Static<typeof OpinionParameters> }>(
     '/api/v1/networkpolicy/opinion',
     {
@@ -324,7 +257,7 @@ export function networkPolicyRoutes(
     async (request, reply): Promise<OpinionAnswer> => {
       const { source, destination, port } = request.query;
       const asked = portOf(port);
-      return limited(clientSignal(reply), async (bus, signal) => {
+      return ask(clientSignal(reply), async (bus, signal) => {
         const targets = [
           await targetOf(bus, 'source', source, signal),
           await targetOf(bus, 'destination', destination, signal),
@@ -332,19 +265,5 @@ export function networkPolicyRoutes(
         return opinionsOf(targets, await readTopic(bus, neededKeys(targets), signal), asked);
       });
     },
-  );
-  app.get(
-    '/api/v1/inventory',
-    {
-      schema: routeSchema({
-        tag: 'inventory',
-        summary: 'Everything that the inventory knows to be there now',
-        answer: InventoryAnswer,
-      }),
-    },
-    async (_request, reply): Promise<Static<typeof InventoryAnswer>> =>
-      limited(clientSignal(reply), async (bus, signal) => ({
-        events: await readTopic(bus, (key) => !key.startsWith('watermark/'), signal),
-      })),
   );
 }
