@@ -31,10 +31,16 @@ export class Judge {
   readonly asksForProcess: boolean;
   readonly asksForNames: boolean;
 
-  constructor(document: PolicyDocument, identities: IdentityIndex, nowMs: number) {
+  /** Compiles at once unless `engine` is the document's already; where the event loop must go on turning, use {@link Judge.of}. */
+  constructor(
+    document: PolicyDocument,
+    identities: IdentityIndex,
+    nowMs: number,
+    engine = new PolicyEngine(document, nowMs),
+  ) {
     this.#document = document;
     this.#nowMs = nowMs;
-    this.#engine = new PolicyEngine(document, nowMs);
+    this.#engine = engine;
     this.#identities = identities;
     this.asksForProcess = this.#engine.hasProcesses;
     const names = dnsNamesOf(document);
@@ -50,6 +56,11 @@ export class Judge {
       };
       this.#names.set(name, [name], identities.add({ ...content, id: String(identityId(content)) }));
     }
+  }
+
+  /** Compiles a few ms at a time. */
+  static async of(document: PolicyDocument, identities: IdentityIndex, nowMs: number): Promise<Judge> {
+    return new Judge(document, identities, nowMs, await PolicyEngine.compile(document, nowMs));
   }
 
   get rules(): readonly CompiledRule[] {

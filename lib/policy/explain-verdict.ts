@@ -93,6 +93,11 @@ export class Judge {
     };
   }
 
+  /** Makes what {@link explain} needs, a few ms at a time. */
+  async prepare(): Promise<void> {
+    this.#explainer ??= await Explainer.of(this.#span.document, this.#span.fromMs);
+  }
+
   explain(source: ExplainedEnd, destination: ExplainedEnd, asked: JudgedPort): Explanation {
     this.#explainer ??= new Explainer(this.#span.document, this.#span.fromMs);
     const judgement = this.judge(source, destination, asked);

@@ -19,6 +19,7 @@ import {
   selectorText,
 } from './explain-fit.ts';
 import { type CompiledSelector, expiryMsOf, labelGroupsOf, meetsSelector, type Selectable } from './match.ts';
+import { finish, finishInSlices } from './steps.ts';
 
 /** What a rule lacks, in a closed list. */
 export const gapKinds = [
@@ -143,65 +144,88 @@ function scopeGap({ scope, rule }: Candidate, { source, destination }: Pair): st
   }
 }
 
-export class Explainer {
-  readonly #candidates: readonly Candidate[];
-  readonly #blocks: BlockSets;
-  readonly #nowMs: number;
+/** How long making an explainer goes on before it lets others run, ms. */
+const sliceMs = 5;
 
-  /** @param nowMs the moment by which rules are expired or not */
-  constructor(document: PolicyDocument, nowMs: number) {
-    const tests = new ActorTests(labelGroupsOf(document.labelGroups), document.ipLists);
-    const services = new Map(document.services.map(({ name, ports }) => [name, ports]));
-    this.#nowMs = nowMs;
-    const compile = (
-      rule: {
-        readonly from: readonly Actor[];
-        readonly to: readonly Actor[];
-        readonly services?: ServiceRef[];
-      },
-      rest: Pick<Candidate, 'name' | 'rule' | 'isDisabled' | 'expiresMs' | 'scope'>,
-    ): Candidate => ({
+interface Candidates {
+  readonly list: readonly Candidate[];
+  readonly blocks: BlockSets;
+}
+
+/** Every rule and boundary, as what an end is tested by. */
+function* candidateSteps(document: PolicyDocument): Generator<void, Candidates> {
+  const tests = new ActorTests(labelGroupsOf(document.labelGroups), document.ipLists);
+  const services = new Map(document.services.map(({ name, ports }) => [name, ports]));
+  const list: Candidate[] = [];
+  const add = (
+    rule: {
+      readonly from: readonly Actor[];
+      readonly to: readonly Actor[];
+      readonly services?: ServiceRef[];
+    },
+    rest: Pick<Candidate, 'name' | 'rule' | 'isDisabled' | 'expiresMs' | 'scope'>,
+  ): void => {
+    list.push({
       ...rest,
       from: rule.from.map((actor) => tests.test(actor)),
       to: rule.to.map((actor) => tests.test(actor)),
       ports: portTests(rule.services, services),
     });
-    this.#candidates = [
-      ...document.rulesets.flatMap((ruleset) => {
-        const scope =
-          ruleset.scope?.map((labels) => ({
-            text: selectorText(labels),
-            selector: tests.selector(labels),
-          })) ?? null;
-        return ruleset.rules.map((rule) =>
-          compile(rule, {
-            name: nameOf(ruleset, rule),
-            rule,
-            isDisabled: rule.enabled === false || ruleset.enabled === false,
-            expiresMs: rule.expires === undefined ? Number.POSITIVE_INFINITY : expiryMsOf(rule.expires),
-            scope,
-          }),
-        );
-      }),
-      ...(document.boundaries ?? []).map((boundary) =>
-        compile(boundary, {
-          name: {
-            id: String(ruleId(boundariesName, boundary.name)),
-            ruleset: boundariesName,
-            rule: boundary.name,
-            action: 'deny',
-            owner: boundary.owner ?? '',
-            ticket: boundary.ticket ?? '',
-            expires: null,
-          },
-          rule: {},
-          isDisabled: boundary.enabled === false,
-          expiresMs: Number.POSITIVE_INFINITY,
-          scope: null,
-        }),
-      ),
-    ];
-    this.#blocks = new BlockSets(tests.blocks);
+  };
+  for (const ruleset of document.rulesets) {
+    const scope =
+      ruleset.scope?.map((labels) => ({ text: selectorText(labels), selector: tests.selector(labels) })) ??
+      null;
+    for (const rule of ruleset.rules) {
+      add(rule, {
+        name: nameOf(ruleset, rule),
+        rule,
+        isDisabled: rule.enabled === false || ruleset.enabled === false,
+        expiresMs: rule.expires === undefined ? Number.POSITIVE_INFINITY : expiryMsOf(rule.expires),
+        scope,
+      });
+      yield;
+    }
+  }
+  for (const boundary of document.boundaries ?? []) {
+    add(boundary, {
+      name: {
+        id: String(ruleId(boundariesName, boundary.name)),
+        ruleset: boundariesName,
+        rule: boundary.name,
+        action: 'deny',
+        owner: boundary.owner ?? '',
+        ticket: boundary.ticket ?? '',
+        expires: null,
+      },
+      rule: {},
+      isDisabled: boundary.enabled === false,
+      expiresMs: Number.POSITIVE_INFINITY,
+      scope: null,
+    });
+    yield;
+  }
+  return { list, blocks: new BlockSets(tests.blocks) };
+}
+
+export class Explainer {
+  readonly #candidates: readonly Candidate[];
+  readonly #blocks: BlockSets;
+  readonly #nowMs: number;
+
+  /**
+   * Made at once; where the event loop must go on turning, use {@link Explainer.of}.
+   * @param nowMs the moment by which rules are expired or not
+   */
+  constructor(document: PolicyDocument, nowMs: number, candidates = finish(candidateSteps(document))) {
+    this.#nowMs = nowMs;
+    this.#candidates = candidates.list;
+    this.#blocks = candidates.blocks;
+  }
+
+  /** Made a few ms at a time. */
+  static async of(document: PolicyDocument, nowMs: number): Promise<Explainer> {
+    return new Explainer(document, nowMs, await finishInSlices(candidateSteps(document), sliceMs));
   }
 
   /** An end with the conditions on addresses that it meets. */

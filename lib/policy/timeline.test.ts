@@ -76,6 +76,29 @@ describe('the policy of a flow', () => {
     assert.deepEqual(versionsAt(of, 0, 1500, 2500, 3500), [2, 2, 2, 3]);
   });
 
+  test('is the same whether it is compiled at once or in steps', async () => {
+    const expiry = Date.UTC(2026, 0, 2);
+    const documents = [version(1, 1000), version(2, Date.UTC(2026, 0, 1), '2026-01-02'), version(3, 2e12)];
+    const [once, inSteps] = [timeline(...documents), timeline(...documents)];
+    for (const time of [0, expiry - 1, expiry + 5, expiry - 1, expiry, 2e12, 3e12]) {
+      const { engine, ...span } = once.at(time);
+      const { engine: other, ...reached } = await inSteps.reach(time);
+      assert.deepEqual(reached, span);
+      assert.deepEqual([other.version, other.rules], [engine.version, engine.rules]);
+    }
+  });
+
+  test('is that of the version which was heard of while an earlier one was compiled', async () => {
+    const of = timeline(version(1, 1000));
+    const reaching = [of.reach(5000), of.reach(1500)];
+    of.add(version(2, 2000));
+    const reached = await Promise.all(reaching);
+    assert.deepEqual(
+      reached.map(({ document }) => document.version),
+      [2, 1],
+    );
+  });
+
   test('is found again when more spans were asked for than stay compiled', () => {
     const of = timeline(...Array.from({ length: 20 }, (_, i) => version(i + 1, (i + 1) * 1000)));
     for (let round = 0; round < 2; round++)

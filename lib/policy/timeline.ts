@@ -18,6 +18,8 @@ interface Slot {
   readonly document: PolicyDocument;
   /** Null until a flow of its time comes. */
   engine: PolicyEngine | null;
+  /** While it is compiled in steps. */
+  compiling: Promise<PolicyEngine> | null;
 }
 
 /** Engines that are kept compiled; flows of older spans, which are few, compile anew. */
@@ -26,7 +28,12 @@ const maxCompiled = 4;
 export class PolicyTimeline {
   /** Ascending. The first holds for all time before. */
   #slots: Slot[] = [
-    { fromMs: Number.NEGATIVE_INFINITY, document: emptyPolicy, engine: new PolicyEngine(emptyPolicy, 0) },
+    {
+      fromMs: Number.NEGATIVE_INFINITY,
+      document: emptyPolicy,
+      engine: new PolicyEngine(emptyPolicy, 0),
+      compiling: null,
+    },
   ];
   #documents: readonly PolicyDocument[] = [];
   /** Compiled slots, the newest last. */
@@ -57,6 +64,7 @@ export class PolicyTimeline {
         fromMs,
         document: one,
         engine: before?.fromMs === fromMs ? before.engine : null,
+        compiling: before?.fromMs === fromMs ? before.compiling : null,
       };
     });
     this.#recent = this.#slots.filter((slot) => slot.engine !== null).slice(-maxCompiled);
@@ -88,6 +96,34 @@ export class PolicyTimeline {
 
   /** The span that a flow belongs to which began at `timeMs`. Compiles where nobody asked lately. */
   at(timeMs: number): PolicySpan {
+    for (;;) {
+      const slot = this.#slotAt(timeMs);
+      if (slot.engine === null) this.#keep(slot, new PolicyEngine(slot.document, slot.fromMs));
+      const span = this.#spanOf(slot);
+      if (timeMs < span.untilMs) return span;
+    }
+  }
+
+  /** As {@link at}, but compiles a few ms at a time, and once for all who wait for it. */
+  async reach(timeMs: number): Promise<PolicySpan> {
+    for (;;) {
+      const slot = this.#slotAt(timeMs);
+      if (slot.engine !== null) {
+        const span = this.#spanOf(slot);
+        if (timeMs < span.untilMs) return span;
+        continue;
+      }
+      slot.compiling ??= PolicyEngine.compile(slot.document, slot.fromMs);
+      try {
+        const engine = await slot.compiling;
+        if (slot.engine === null && this.#slots.includes(slot)) this.#keep(slot, engine);
+      } finally {
+        slot.compiling = null;
+      }
+    }
+  }
+
+  #slotAt(timeMs: number): Slot {
     let low = 0;
     let high = this.#slots.length - 1;
     while (low < high) {
@@ -97,15 +133,18 @@ export class PolicyTimeline {
     }
     const slot = this.#slots[low];
     if (slot === undefined) throw new RangeError('a timeline has at least one span');
-    const untilMs = this.#slots[low + 1]?.fromMs ?? Number.POSITIVE_INFINITY;
-    const engine = slot.engine ?? new PolicyEngine(slot.document, slot.fromMs);
-    if (slot.engine === null) this.#keep(slot, engine);
+    return slot;
+  }
+
+  /** What a slot that is compiled stands for. */
+  #spanOf(slot: Slot): PolicySpan {
+    const { fromMs, document, engine } = slot;
+    if (engine === null) throw new RangeError('a span has an engine');
+    const next = this.#slots.indexOf(slot) + 1;
+    const untilMs = this.#slots[next]?.fromMs ?? Number.POSITIVE_INFINITY;
     // A rule that expires ends a span: from then on the same version explains less.
-    if (engine.nextExpiryMs < untilMs) {
-      this.#slots.splice(low + 1, 0, { fromMs: engine.nextExpiryMs, document: slot.document, engine: null });
-      if (timeMs >= engine.nextExpiryMs) return this.at(timeMs);
-    }
-    const { fromMs, document } = slot;
+    if (engine.nextExpiryMs < untilMs)
+      this.#slots.splice(next, 0, { fromMs: engine.nextExpiryMs, document, engine: null, compiling: null });
     return { fromMs, untilMs: Math.min(untilMs, engine.nextExpiryMs), document, engine };
   }
 

@@ -1,4 +1,4 @@
-/** The policy in force at any moment: the topic `policy` is followed from the first question on, and kept in memory. */
+/** The policy in force at any moment: the topic `policy` is followed, and the newest version compiled before it is asked about. */
 import type { Bus } from '../../lib/bus/bus.ts';
 import { PolicyFollower } from '../../lib/policy/follow.ts';
 import type { PolicySpan, PolicyTimeline } from '../../lib/policy/timeline.ts';
@@ -8,6 +8,7 @@ import { ProblemError } from './problem.ts';
 export interface Policies {
   /**
    * The policy that judges flows which begin at `timeMs`; before the oldest version that is kept, that one.
+   * Other requests go on while it is compiled.
    * @throws {ProblemError} `bus-unavailable` where the topic can't be read before `signal` is aborted
    */
   at(timeMs: number, signal: AbortSignal): Promise<PolicySpan>;
@@ -26,28 +27,45 @@ interface Following {
   close(): Promise<void>;
 }
 
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
+}
+
 async function follow({ open, onError }: PoliciesOptions): Promise<Following> {
   const follower = new PolicyFollower();
+  const { policies } = follower;
+  const compileNewest = (): void => {
+    policies
+      .reach(Math.max(Date.now(), policies.newestFromMs))
+      .catch((error: unknown) => onError(asError(error)));
+  };
+  let caughtUp = false;
   const bus = await open();
   try {
     const { promise, resolve } = Promise.withResolvers<void>();
     const tail = await bus.tail({
       topic: topics.policy,
       onMessages: (_partition, messages) => {
+        let isNew = false;
         for (const message of messages) {
           try {
-            follower.take(message);
+            isNew = follower.take(message) || isNew;
           } catch (error) {
-            onError(error instanceof Error ? error : new Error(String(error)));
+            onError(asError(error));
           }
         }
+        if (isNew && caughtUp) compileNewest();
       },
-      onCaughtUp: resolve,
+      onCaughtUp: () => {
+        caughtUp = true;
+        compileNewest();
+        resolve();
+      },
       onError,
     });
     await promise;
     return {
-      policies: follower.policies,
+      policies,
       async close() {
         await tail.close();
         await bus.close();
@@ -75,6 +93,8 @@ export function followPolicies(options: PoliciesOptions): Policies {
     });
     return following;
   };
+  // Whoever asks first while the bus is away tries again, and is told.
+  started().catch((error: unknown) => options.onError(asError(error)));
   return {
     async at(timeMs, signal) {
       const late = Promise.withResolvers<never>();
@@ -83,7 +103,7 @@ export function followPolicies(options: PoliciesOptions): Policies {
       try {
         signal.throwIfAborted();
         const { policies } = await Promise.race([started(), late.promise]);
-        return policies.at(timeMs);
+        return await policies.reach(timeMs);
       } catch (error) {
         throw unavailable(error);
       } finally {

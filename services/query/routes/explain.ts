@@ -220,6 +220,8 @@ export function explainRoutes(
         ends.resolve('destination', query.destination, { atMs, document }),
       ]);
       const port = { ...asked, process: query.process ?? '' };
+      const judge = judges.of(span);
+      await judge.prepare();
       return {
         at: new Date(atMs).toISOString(),
         source,
@@ -233,7 +235,7 @@ export function explainRoutes(
           applied: document.version === 0 ? null : new Date(document.appliedMs).toISOString(),
           isOldest: document.version > 0 && document.appliedMs > atMs,
         },
-        ...answerOf(judges.of(span), source, destination, port),
+        ...answerOf(judge, source, destination, port),
       };
     },
   );

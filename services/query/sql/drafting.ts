@@ -79,8 +79,8 @@ async function* pagesOf(asked: Drafting): AsyncGenerator<EdgeRow[]> {
 export async function evaluateDraft(asked: Drafting, question: DraftQuestion): Promise<Drafted> {
   const { filter, plan, nowMs } = asked;
   const identities = await readIdentities(asked);
-  const draft = new Judge(question.draft, identities, nowMs);
-  const against = question.against === null ? null : new Judge(question.against, identities, nowMs);
+  const draft = await Judge.of(question.draft, identities, nowMs);
+  const against = question.against === null ? null : await Judge.of(question.against, identities, nowMs);
   const run = new DraftRun({ ...question, draft, against });
   for await (const rows of pagesOf(asked)) run.take(rows);
   const detail = {
