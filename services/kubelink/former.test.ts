@@ -69,6 +69,27 @@ describe('former labels', () => {
     );
   });
 
+  test('share the time in which nobody knows when each of them was, where several changes are heard at once', () => {
+    const state = stateOf();
+    state.snapshot('a', [pod('shop')], startMs + 10);
+    const nowMs = startMs + 500;
+    let former: readonly FormerLabels[] = [];
+    for (const app of ['cart', 'shop', 'till'])
+      former = formerOf(state.change('a', pod(app), nowMs, nowMs, startMs + 100));
+    assert.deepEqual(
+      former.map(({ untilMs, knownToMs, labels }) => [
+        labels.app,
+        (knownToMs ?? 0) - startMs,
+        untilMs - startMs,
+      ]),
+      [
+        ['shop', 100, 300],
+        ['cart', 300, 400],
+        ['shop', 400, 500],
+      ],
+    );
+  });
+
   test('stay with a workload that ended', () => {
     const state = stateOf();
     state.snapshot('a', [pod('shop')], startMs + 10);

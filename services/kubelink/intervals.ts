@@ -4,6 +4,16 @@
  */
 import type { AddressInterval } from '../../lib/inventory/events.ts';
 
+/** A time in which nobody saw what became of an entity. */
+export interface Unseen {
+  /** It begins right after the last moment at which all was seen, ms. */
+  readonly fromMs: number;
+  /** The entity is as it is now since then at the latest, ms. */
+  readonly toMs: number;
+  /** Whether the entity was changed in that time: if not, what it was before and is now it was throughout. */
+  readonly isChanged: boolean;
+}
+
 /** Most ended intervals one entity carries; the oldest go first. Their history is in the store. */
 export const maxEndedIntervalsPerEntity = 64;
 
@@ -18,6 +28,8 @@ export interface MergeTime {
   readonly labelsKnownToMs: number;
   /** The source is read for the first time ever: what has no begin has been so always. */
   readonly firstReading: boolean;
+  /** What was not seen before the source said it; `null` where it sees everything, or only reads it. */
+  readonly unseen: Unseen | null;
 }
 
 /** The begin of something that is new. */
@@ -42,15 +54,39 @@ function close(interval: AddressInterval, untilMs: number): AddressInterval {
   return { ...interval, untilMs: Math.max(interval.sinceMs, untilMs) };
 }
 
-/** Closes all that is open. */
-export function closeAll(addresses: readonly AddressInterval[], untilMs: number): AddressInterval[] {
-  return addresses.map((interval) => close(interval, untilMs));
+/**
+ * Says of an interval that between `fromMs` and `toMs` somebody else may have had the address. Two intervals where it was
+ * certain before.
+ */
+function withDoubt(interval: AddressInterval, fromMs: number, toMs: number): AddressInterval[] {
+  const { sinceMs, untilMs = Number.POSITIVE_INFINITY, certainFromMs = sinceMs } = interval;
+  const doubtMs = Math.min(toMs, untilMs);
+  if (untilMs <= fromMs || doubtMs <= Math.max(fromMs, certainFromMs)) return [interval];
+  if (sinceMs >= fromMs) return [{ ...interval, certainFromMs: doubtMs }];
+  return [
+    { ...interval, untilMs: fromMs },
+    { ...interval, sinceMs: fromMs, certainFromMs: doubtMs },
+  ];
+}
+
+/**
+ * Closes all that is open. An end that was heard is the latest possible, good only with the begin of who came next; in a
+ * time that was `unseen` that one may have come and gone without a word, so such an end there is in doubt.
+ */
+export function closeAll(
+  addresses: readonly AddressInterval[],
+  untilMs: number,
+  unseen: Unseen | null = null,
+): AddressInterval[] {
+  const closed = addresses.map((interval) => close(interval, untilMs));
+  if (unseen === null) return closed;
+  return closed.flatMap((interval) => withDoubt(interval, unseen.fromMs, interval.untilMs ?? unseen.toMs));
 }
 
 /**
  * The intervals of an entity after an observation. An address that stays keeps its begin; one that is no longer there
  * ends at `endMs`; one that comes while the entity had others begins now, since the source's begin is that of the
- * first. `known` is `null` for an entity never heard of.
+ * first. `known` is `null` for an entity never heard of. What was not seen is in doubt: see {@link Unseen}.
  */
 export function mergeAddresses(
   known: readonly AddressInterval[] | null,
@@ -72,8 +108,10 @@ export function mergeAddresses(
     // The end of an ended interval is known already: it was published when it was noticed.
     if (one.untilMs !== undefined && merged.some((other) => sameAddress(one, other))) continue;
     // A source that tells from when on it is certain knows the earliest begin too.
-    const isTold = !hadAddresses || one.certainFromMs !== undefined;
-    const beganMs = isTold ? resolveSince(one.sinceMs, time) : time.atMs;
+    const isTold = !hadAddresses || one.certainFromMs !== undefined || time.unseen !== null;
+    const toldMs = isTold ? resolveSince(one.sinceMs, time) : time.atMs;
+    // What did not stand there when all was seen came after that.
+    const beganMs = Math.max(toldMs, time.unseen?.fromMs ?? 0);
     // A change told with a time before the last end of the same address: the two must not overlap.
     const sinceMs = Math.max(beganMs, lastEndOf(one, merged));
     merged.push(
@@ -82,7 +120,16 @@ export function mergeAddresses(
         : { ...one, sinceMs: Math.min(sinceMs, one.untilMs), untilMs: one.untilMs },
     );
   }
-  return merged;
+  const { unseen } = time;
+  if (unseen === null) return merged;
+  return merged.flatMap((interval, i) => {
+    const isNamed = observed.some(
+      (one) => sameAddress(one, interval) && (interval.untilMs === undefined || one.untilMs !== undefined),
+    );
+    if (!isNamed) return closeAll([interval], endMs, unseen);
+    const isNew = i >= (known?.length ?? 0);
+    return isNew || unseen.isChanged ? withDoubt(interval, unseen.fromMs, unseen.toMs) : [interval];
+  });
 }
 
 /** Leaves out what ended before `horizonMs`, and the oldest beyond {@link maxEndedIntervalsPerEntity}. */

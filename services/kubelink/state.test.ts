@@ -303,6 +303,74 @@ describe('times that are not now', () => {
   });
 });
 
+describe('a source that hears of changes, after a time in which it heard nothing', () => {
+  const at = (sinceMs: number, more: Partial<AddressInterval> = {}): AddressInterval => ({
+    ip: '10.0.0.1',
+    network: 'east',
+    sinceMs,
+    ...more,
+  });
+  const changedAt = (ms: number | null) => (): number | null => ms;
+
+  test('an end that was told after the last moment at which all was seen is in doubt from there, also of what is gone', () => {
+    const state = stateOf('a');
+    state.snapshot('a', [pod('p', ['10.0.0.1'], { sinceMs: 1000 })], 5000);
+    state.gone('a', 'workload/east/pod/p', 7000);
+    const doubtful = workloadOf(only(state.snapshot('a', [], 9000, 6000, changedAt(null))));
+    assert.equal(doubtful.untilMs, 7000);
+    assert.deepEqual(doubtful.addresses, [
+      at(1000, { untilMs: 6001 }),
+      at(6001, { untilMs: 7000, certainFromMs: 7000 }),
+    ]);
+    assert.deepEqual(state.snapshot('a', [], 9500, 6000, changedAt(null)), []);
+    assert.deepEqual(state.snapshot('a', [], 9500, 8000, changedAt(null)), []);
+  });
+
+  test('what was changed meanwhile is certain up to then and from then on, what was not throughout', () => {
+    const state = stateOf('a');
+    const p = pod('p', ['10.0.0.1'], { sinceMs: 1000 });
+    state.snapshot('a', [p], 5000);
+    assert.deepEqual(state.snapshot('a', [p], 9000, 6000, changedAt(5900)), []);
+    const changed = workloadOf(only(state.snapshot('a', [p], 9000, 6000, changedAt(7000))));
+    assert.deepEqual(changed.addresses, [at(1000, { untilMs: 6001 }), at(6001, { certainFromMs: 7000 })]);
+    assert.deepEqual(state.snapshot('a', [p], 9500, 6000, changedAt(7000)), []);
+  });
+
+  test('an address that did not stand there came after all was seen, however long its owner was there before', () => {
+    const state = stateOf('a');
+    state.snapshot('a', [pod('p', [], { sinceMs: 1000 })], 5000);
+    const [q, p] = [pod('q', ['10.0.0.2'], { sinceMs: 8000 }), pod('p', ['10.0.0.1'], { sinceMs: 1000 })];
+    const back = state.snapshot('a', [q, p], 9000, 6000, (event) => (event === p ? 7000 : null));
+    assert.deepEqual(
+      back.flatMap((publication) => workloadOf(publication).addresses),
+      [
+        { ip: '10.0.0.2', network: 'east', sinceMs: 8000, certainFromMs: 9000 },
+        at(6001, { certainFromMs: 7000 }),
+      ],
+    );
+  });
+
+  test('a label that is only taken away may have been there until now', () => {
+    const state = stateOf('a');
+    state.snapshot('a', [pod('p', [], { sinceMs: 1000, labels: { role: 'x' } })], 5000);
+    const back = state.snapshot('a', [pod('p', [], { sinceMs: 1000 })], 9000, 6000, changedAt(7000));
+    const former = { untilMs: 9000, knownToMs: 6001, labels: { role: 'x' }, annotations: {} };
+    assert.deepEqual(workloadOf(only(back)).former, [former]);
+  });
+
+  test('what was never vouched for is in doubt as a whole', () => {
+    const state = stateOf('a');
+    const [p, q] = [pod('p', ['10.0.0.1'], { sinceMs: 1000 }), pod('q', ['10.0.0.2'], { sinceMs: 1000 })];
+    for (const { key, event } of stateOf('a').snapshot('a', [p, q], 5000))
+      state.restore({ key, event, source: 'a', endedMs: null });
+    const back = state.snapshot('a', [p], 9000, 0, changedAt(2000));
+    assert.deepEqual(
+      back.flatMap((publication) => workloadOf(publication).addresses),
+      [{ ip: '10.0.0.2', network: 'east', sinceMs: 1000, untilMs: 1000 }, at(1000, { certainFromMs: 2000 })],
+    );
+  });
+});
+
 describe('things that are not workloads', () => {
   test('a network policy ends with its time', () => {
     const state = stateOf('a');

@@ -4,6 +4,7 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import {
+  type AddressInterval,
   type ClusterEvent,
   type InventoryEvent,
   inventoryKey,
@@ -12,8 +13,15 @@ import {
   type ServiceEvent,
   type WorkloadEvent,
 } from '../../lib/inventory/events.ts';
-import { formerLabels, type LabelledEvent } from './former.ts';
-import { closeAll, type MergeTime, mergeAddresses, pruneAddresses, resolveSince } from './intervals.ts';
+import { formerLabels, type LabelledEvent, losesLabels } from './former.ts';
+import {
+  closeAll,
+  type MergeTime,
+  mergeAddresses,
+  pruneAddresses,
+  resolveSince,
+  type Unseen,
+} from './intervals.ts';
 
 /** One message for the topic. */
 export interface Publication {
@@ -110,26 +118,35 @@ export class InventoryState {
 
   /**
    * The source has said everything: what it owns and did not name has ended, right after `seenToMs` where that is given.
-   * Of two events with one key the last counts. `changedMs` says since when labels that are different are so.
+   * Of two events with one key the last counts. `changedMs` says since when an entity is as it is now. A source that gives
+   * it hears of changes: what was told after `seenToMs` was the latest possible end or the earliest possible begin, good
+   * only together with what the source would have said next, so it is in doubt.
    */
   snapshot(
     source: string,
     events: readonly InventoryEvent[],
     atMs: number,
     seenToMs?: number,
-    changedMs: (event: InventoryEvent) => number | null = () => null,
+    changedMs?: (event: InventoryEvent) => number | null,
   ): Publication[] {
-    const endMs = seenToMs === undefined || seenToMs === 0 ? atMs : Math.min(atMs, seenToMs + 1);
-    const time = { atMs, endMs, firstReading: !this.#heardOf.has(source) };
+    const firstReading = !this.#heardOf.has(source);
+    const hasUnseen = changedMs !== undefined && !firstReading;
+    const endMs = seenToMs || hasUnseen ? Math.min(atMs, (seenToMs ?? 0) + 1) : atMs;
+    const unseenUntil = (writtenMs: number | null): Unseen => {
+      const isChanged = writtenMs === null || writtenMs > endMs;
+      return { fromMs: endMs, toMs: isChanged ? Math.min(writtenMs ?? atMs, atMs) : atMs, isChanged };
+    };
     this.#heardOf.add(source);
     const named = new Map(events.map((event) => [inventoryKey(event), event]));
     const out: Publication[] = [];
     for (const [key, entity] of this.#entities) {
-      if (entity.source === source && !named.has(key)) this.#end(key, entity, endMs, out);
+      if (entity.source !== source || named.has(key)) continue;
+      this.#end(key, entity, endMs, out, hasUnseen ? unseenUntil(null) : null);
     }
     for (const [key, event] of named) {
-      const labelsMs = Math.max(Math.min(changedMs(event) ?? atMs, atMs), endMs);
-      this.#observe(source, key, event, { ...time, labelsMs, labelsKnownToMs: endMs }, out);
+      const unseen = hasUnseen ? unseenUntil(changedMs(event)) : null;
+      const labels = { labelsMs: unseen?.toMs ?? atMs, labelsKnownToMs: endMs };
+      this.#observe(source, key, event, { atMs, endMs, ...labels, firstReading, unseen }, out);
     }
     return out;
   }
@@ -153,6 +170,7 @@ export class InventoryState {
       labelsMs: changeMs,
       labelsKnownToMs: Math.min(changeMs, seenToMs ?? changeMs),
       firstReading: false,
+      unseen: null,
     };
     this.#observe(source, inventoryKey(event), event, time, out);
     return out;
@@ -196,7 +214,7 @@ export class InventoryState {
       return;
     }
     // Source files are read again only when they change: the same object says nothing new.
-    if (known?.observed === observed && known.source === source) return;
+    if (known?.observed === observed && known.source === source && time.unseen === null) return;
     const observedEndMs = endOf(observed);
     if (known === undefined && observedEndMs !== null && this.#isExpired(observedEndMs, time.atMs)) return;
     const horizonMs = time.atMs - this.#options.endedRetentionMs;
@@ -212,11 +230,13 @@ export class InventoryState {
     if (isNews) out.push({ key, event: kept, source, endedMs });
   }
 
-  #end(key: string, entity: Entity, atMs: number, out: Publication[]): void {
+  #end(key: string, entity: Entity, atMs: number, out: Publication[], unseen: Unseen | null = null): void {
     const { source, event } = entity;
     if (entity.endedMs !== null) {
+      const doubtful = unseen === null ? event : withDoubtfulEnds(event, unseen);
+      if (doubtful !== event) out.push({ key, event: doubtful, source, endedMs: entity.endedMs });
       // It ended before it left the source; should it come back, the source has to be heard again.
-      if (entity.observed !== null) this.#entities.set(key, { ...entity, observed: null });
+      this.#entities.set(key, { ...entity, event: doubtful, observed: null });
       return;
     }
     // A range or a listed name has no time of its own: its name must not be given to anything from now on.
@@ -225,7 +245,7 @@ export class InventoryState {
       out.push({ key, event: null, source, endedMs: atMs });
       return;
     }
-    const ended = ending(event, atMs);
+    const ended = ending(event, atMs, unseen);
     const endedMs = endOf(ended) ?? atMs;
     this.#entities.set(key, { source, event: ended, endedMs, observed: null });
     out.push({ key, event: ended, source, endedMs });
@@ -250,11 +270,20 @@ export function endOf(event: InventoryEvent): number | null {
   return isTimed(event) ? (event.untilMs ?? null) : null;
 }
 
-function ending(event: InventoryEvent, atMs: number): InventoryEvent {
+function ending(event: InventoryEvent, atMs: number, unseen: Unseen | null): InventoryEvent {
   if (!isTimed(event)) return event;
   const untilMs = Math.max(event.sinceMs, atMs);
   if (event.type === 'network-policy') return { ...event, untilMs };
-  return { ...event, addresses: closeAll(event.addresses, atMs), untilMs };
+  return { ...event, addresses: closeAll(event.addresses, atMs, unseen), untilMs };
+}
+
+/** What ended already, with ends in doubt that fall into a time that was not seen; the same event where none does. */
+function withDoubtfulEnds(event: InventoryEvent, unseen: Unseen): InventoryEvent {
+  if (!hasAddresses(event)) return event;
+  const isCertainThen = ({ sinceMs, untilMs = 0, certainFromMs = sinceMs }: AddressInterval): boolean =>
+    untilMs > Math.max(unseen.fromMs, certainFromMs);
+  if (!event.addresses.some(isCertainThen)) return event;
+  return { ...event, addresses: closeAll(event.addresses, unseen.fromMs, unseen) };
 }
 
 function pruned(event: InventoryEvent, horizonMs: number): InventoryEvent {
@@ -283,7 +312,9 @@ function withFormer<E extends LabelledEvent>(
   time: MergeTime,
   horizonMs: number,
 ): E {
-  const former = formerLabels(known, event, time.labelsMs, time.labelsKnownToMs, horizonMs);
+  const isUnnoted = time.unseen !== null && known !== null && losesLabels(known, event);
+  const labelsMs = isUnnoted ? time.atMs : time.labelsMs;
+  const former = formerLabels(known, event, labelsMs, time.labelsKnownToMs, horizonMs);
   return former.length === 0 ? event : { ...event, former };
 }
 

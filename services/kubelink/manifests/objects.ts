@@ -14,14 +14,11 @@ export const Metadata = Type.Object({
   annotations: labels,
   creationTimestamp: optional(text),
   deletionTimestamp: optional(text),
-  managedFields: optional(Type.Array(Type.Object({ time: optional(text) }))),
 });
 
 const ContainerStatus = Type.Object({
-  restartCount: optional(Type.Integer()),
   state: optional(
     Type.Object({
-      running: optional(Type.Object({ startedAt: optional(text) })),
       terminated: optional(Type.Object({ finishedAt: optional(text) })),
     }),
   ),

@@ -44,8 +44,8 @@ function endedMs(pod: PodObject, nowMs: number): number {
 }
 
 /**
- * When the pod's network was set up, ms, cut to the second; 0 where that is not known. Until then it has no address,
- * though the pod itself was started before.
+ * When the kubelet noted that the pod's network was set up, ms, cut to the second; 0 where that is not known. The pod itself
+ * was started before, by far where it had to wait for a volume.
  */
 function networkReadyMs(pod: PodObject): number {
   const conditions = pod.status?.conditions ?? [];
@@ -53,25 +53,6 @@ function networkReadyMs(pod: PodObject): number {
   const ready = conditions[i];
   if (ready?.status !== 'True') return 0;
   return timeOf(ready.lastTransitionTime, `status.conditions[${i}].lastTransitionTime`);
-}
-
-/**
- * A moment from which on the pod had its addresses for certain, ms; `null` where the object names none. Later than the
- * begin that {@link podEvent} gives, which is the earliest moment possible.
- */
-export function certainSinceMs(pod: PodObject): number | null {
-  const readyMs = networkReadyMs(pod);
-  if (readyMs !== 0) return readyMs + 1000;
-  let firstMs: number | null = null;
-  for (const field of ['containerStatuses', 'initContainerStatuses'] as const) {
-    for (const [i, { state, restartCount }] of (pod.status?.[field] ?? []).entries()) {
-      // A container that was started again has forgotten its first start, and perhaps its pod's former address.
-      if ((restartCount ?? 0) > 0) return null;
-      const startedMs = timeOf(state?.running?.startedAt, `status.${field}[${i}].state.running.startedAt`);
-      if (startedMs !== 0) firstMs = Math.min(firstMs ?? startedMs, startedMs);
-    }
-  }
-  return firstMs === null ? null : firstMs + 1000;
 }
 
 /** Ports with names, of containers that run as long as the pod: policies and services may speak of them. */

@@ -12,7 +12,8 @@ export interface SourceSink {
    * Everything there is: what is not named has ended. Also gives the source a chance to take what another let go.
    * A source that saw nothing for a while (a restart, a watch that broke) gives the moment up to which it had seen all:
    * what is no more ends right after it, since nobody can say how long it lived on. Without: it ended now.
-   * `changedMs` says when an entity was changed last, ms, where the source knows: the end of its former labels.
+   * A source that hears of changes gives `changedMs`: when an entity came to be as it is now, ms, at the latest; `null`
+   * where it does not know. What it told for a time after `seenToMs` is in doubt then, since it told only a part of it.
    */
   snapshot(
     events: readonly InventoryEvent[],

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { beforeEach, describe, test } from 'node:test';
 import type { InventoryEvent, WorkloadEvent } from '../../../../lib/inventory/events.ts';
 import { carryRules } from '../../manifests/common.ts';
-import { ClusterView, changeTime, type Hearing, type News, withUnseenPast } from './cluster-view.ts';
+import { ClusterView, changeTime, type Hearing, type News } from './cluster-view.ts';
 import { type Converted, converted } from './converted.ts';
 import { headOf, type Kind, resources } from './resources.ts';
 
@@ -60,17 +60,11 @@ function hear(kind: Kind, object: Record<string, unknown>, when: Hearing, isGone
   return view.apply(kind, read(kind, object, when.nowMs), isGone, when);
 }
 
-function readAll(
-  kind: Kind,
-  objects: readonly Record<string, unknown>[],
-  afterMs: number,
-  seenToMs = 0,
-): void {
+function readAll(kind: Kind, objects: readonly Record<string, unknown>[], afterMs: number): void {
   const nowMs = startMs + afterMs;
   view.replace(
     kind,
     objects.map((object) => read(kind, object, nowMs)),
-    { nowMs, seenToMs },
   );
 }
 
@@ -105,6 +99,13 @@ describe('what is heard as it comes', () => {
     assert.deepEqual(addressesOf(old?.event), [['10.1.0.1', 8_500]]);
     const [young] = changes(hear('Pod', pod('b', '10.1.0.2', { createdMs: 9_000 }), hearing(9_200)));
     assert.deepEqual(addressesOf(young?.event), [['10.1.0.2', 9_000]]);
+  });
+
+  test('an address is in use before the kubelet notes that it is: it begins no later than its pod or what is unheard', () => {
+    const ready = { type: 'PodReadyToStartContainers', status: 'True', lastTransitionTime: at(9_000) };
+    const fresh = pod('a', '10.1.0.1', { createdMs: 6_000, status: { conditions: [ready] } });
+    const [heard] = changes(hear('Pod', fresh, hearing(9_200)));
+    assert.deepEqual(addressesOf(heard?.event), [['10.1.0.1', 8_700]]);
   });
 
   test('an address that comes begins as early, and the one that goes ends as late as it can have been', () => {
@@ -166,31 +167,66 @@ describe('what is heard as it comes', () => {
   });
 });
 
-describe('after a time in which not everything was seen', () => {
-  test("an address that is new is nobody else's for certain only from now on", () => {
-    readAll('Pod', [pod('stays', '10.1.0.1'), pod('moves', '10.1.0.2')], 0);
-    const fresh = pod('fresh', '10.1.0.3', { createdMs: 20_000 });
-    readAll('Pod', [pod('stays', '10.1.0.1'), pod('moves', '10.1.0.4'), fresh], 30_000, startMs + 10_000);
-    const byName = new Map(pods().map((event) => [event.name, event]));
-    assert.deepEqual(addressesOf(byName.get('stays')), [['10.1.0.1', 0]]);
-    assert.deepEqual(addressesOf(byName.get('fresh')), [['10.1.0.3', 20_000, 30_000]]);
-    assert.equal(byName.size, 3);
-  });
-
-  test('a pod whose network is known to have been set up has it for certain from then on', () => {
-    const ready = { type: 'PodReadyToStartContainers', status: 'True', lastTransitionTime: at(21_000) };
-    const fresh = pod('fresh', '10.1.0.3', { createdMs: 20_000, status: { conditions: [ready] } });
-    readAll('Pod', [fresh], 30_000, startMs + 10_000);
-    assert.deepEqual(addressesOf(pods()[0]), [['10.1.0.3', 21_000, 22_000]]);
-  });
-
-  test('one that may have had other labels names nobody for certain until they were written', () => {
-    readAll('Pod', [pod('fresh', '10.1.0.3', { createdMs: 20_000 })], 22_000, startMs + 10_000);
-    const [event] = pods();
+describe('when something came to be as it is now', () => {
+  const time = { nowMs: startMs + 30_000, seenToMs: startMs + 10_000 };
+  const changed = (event: InventoryEvent | undefined): number | null => {
     assert.ok(event !== undefined);
-    const told = withUnseenPast(event, startMs + 10_000, startMs + 25_000);
-    assert.deepEqual(addressesOf(told), [['10.1.0.3', 20_000, 25_000]]);
-    assert.equal(withUnseenPast(event, startMs + 21_000, startMs + 25_000), event);
+    const changedMs = view.changedMs(event, time);
+    return changedMs === null ? null : changedMs - startMs;
+  };
+
+  test('it was by the end of the second in which its object was last written, though that changed nothing here', () => {
+    readAll('Pod', [pod('a', '10.1.0.1', { writtenMs: 20_000 })], 30_000);
+    assert.equal(changed(pods()[0]), 21_000);
+    readAll('Pod', [pod('a', '10.1.0.1', { writtenMs: 25_000 })], 30_000);
+    assert.equal(changed(pods()[0]), 26_000);
+    readAll('Pod', [pod('a', '10.1.0.1', { writtenMs: 30_000 })], 30_000);
+    assert.equal(changed(pods()[0]), 30_000);
+  });
+
+  test('it cannot be told of an object without notes, nor of a node, whose status is a heartbeat', () => {
+    const node = (writtenMs: number) => ({
+      metadata: {
+        name: 'n',
+        uid: 'n',
+        resourceVersion: String(++version),
+        creationTimestamp: at(0),
+        managedFields: [{ time: at(writtenMs) }, { subresource: 'status', time: at(29_000) }],
+      },
+      status: { addresses: [{ type: 'InternalIP', address: '192.168.7.10' }] },
+    });
+    const nodes = () => view.all().find((event) => event.type === 'workload' && event.kind === 'node');
+    readAll('Node', [node(5_000)], 30_000);
+    assert.equal(changed(nodes()), 6_000);
+    readAll('Node', [node(20_000)], 30_000);
+    assert.equal(changed(nodes()), null);
+    readAll(
+      'Pod',
+      [{ ...pod('a', '10.1.0.1'), metadata: { name: 'a', namespace: 'shop', uid: 'a' } }],
+      30_000,
+    );
+    assert.equal(changed(pods()[0]), null);
+  });
+
+  test('a change took effect when it was heard, or within the second in which the server noted it well before', () => {
+    assert.equal(changeTime(0, 10_000, 0), 10_000);
+    assert.equal(changeTime(9_000, 10_000, 0), 10_000);
+    assert.equal(changeTime(3_000, 10_000, 2_000), 4_000);
+  });
+
+  test('a note of a time up to which all was seen is of another change', () => {
+    assert.equal(changeTime(3_000, 10_000, 4_000), 10_000);
+  });
+
+  test('a label that is only taken away was so until now, since the server keeps no note of that', () => {
+    readAll('Pod', [pod('a', '10.1.0.1', { labels: { role: 'leader', app: 'db' } })], 0);
+    const late = { seenToMs: startMs + 1_000 };
+    const removed = pod('a', '10.1.0.1', { labels: { app: 'db' }, writtenMs: 5_000 });
+    const [taken] = changes(hear('Pod', removed, hearing(9_000, late)));
+    assert.equal(taken?.atMs, 9_000);
+    const given = pod('a', '10.1.0.1', { labels: { role: 'leader', app: 'db' }, writtenMs: 12_000 });
+    const [other] = changes(hear('Pod', given, hearing(16_000, late)));
+    assert.equal(other?.atMs, 13_000);
   });
 });
 
@@ -278,10 +314,4 @@ describe('what follows from several objects', () => {
       [['cluster', 'another']],
     );
   });
-});
-
-test('a change took effect when it was heard, or within the second in which the server wrote it down well before', () => {
-  assert.equal(changeTime(0, 10_000), 10_000);
-  assert.equal(changeTime(9_000, 10_000), 10_000);
-  assert.equal(changeTime(3_000, 10_000), 4_000);
 });

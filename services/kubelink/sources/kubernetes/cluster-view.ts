@@ -3,11 +3,10 @@
  *
  * Of an address that comes, the earliest possible begin is told, of one that goes the latest possible end: where two
  * owners could meet, both stand there, and a flow of that moment is ambiguous, never wrong. After a time in which not
- * everything was seen it is the other way round: what is not certain is nobody's.
+ * everything was seen, the state has to say what is in doubt: see {@link ClusterView.changedMs}.
  */
 import { isDeepStrictEqual } from 'node:util';
 import {
-  type AddressInterval,
   type ClusterEvent,
   type InventoryEvent,
   inventoryKey,
@@ -15,6 +14,7 @@ import {
   type ServiceEvent,
   type WorkloadEvent,
 } from '../../../../lib/inventory/events.ts';
+import { type LabelledEvent, losesLabels } from '../../former.ts';
 import { ClusterAddresses, type ServiceEndpoints, withEndpoints } from '../../manifests/endpoint-slice.ts';
 import type { Converted } from './converted.ts';
 import type { Kind } from './resources.ts';
@@ -63,35 +63,44 @@ function isEnded(event: InventoryEvent): event is (Addressed | NetworkPolicyEven
   return 'untilMs' in event && event.untilMs !== undefined;
 }
 
+function isLabelled(event: InventoryEvent): event is LabelledEvent {
+  return hasAddresses(event) || event.type === 'namespace';
+}
+
 /** When an address came: at the earliest, and from when on for certain. */
 interface Begin {
   readonly sinceMs: number;
   readonly certainFromMs: number;
 }
 
-const sureBegin = (sinceMs: number): Begin => ({ sinceMs, certainFromMs: sinceMs });
+/** Gives an address its begin by what its object says: when it came, and when its owner came. */
+type BeginOf = (sinceMs: number, ownerSinceMs: number) => Begin;
+
+const sureBegin: BeginOf = (sinceMs) => ({ sinceMs, certainFromMs: sinceMs });
 
 /**
- * The begin of an address that was heard of as it came. Before everything was told, nobody was told either until when its
- * former owner had it.
+ * The begin of an address that was heard of as it came: any moment since its owner came, as it is in use before anybody
+ * notes it. Before everything was told, nobody was told either until when its former owner had it.
  */
-function beginHeard(sinceMs: number, { nowMs, seenToMs, toldSinceMs }: Hearing): Begin {
-  const begin = Math.max(sinceMs, seenToMs);
-  return { sinceMs: begin, certainFromMs: Math.max(begin, Math.min(nowMs, toldSinceMs)) };
+function beginHeard({ nowMs, seenToMs, toldSinceMs }: Hearing): BeginOf {
+  return (sinceMs, ownerSinceMs) => {
+    const beginMs = Math.max(Math.min(sinceMs, ownerSinceMs), seenToMs);
+    return { sinceMs: beginMs, certainFromMs: Math.max(beginMs, Math.min(nowMs, toldSinceMs)) };
+  };
 }
 
 /** The event with begins of addresses that did not stand in `before`, as `beginOf` sees them. */
 function withBegins<E extends InventoryEvent>(
   before: InventoryEvent | undefined,
   event: E,
-  beginOf: (sinceMs: number) => Begin,
+  beginOf: BeginOf,
 ): E {
   if (!hasAddresses(event)) return event;
   const known = before !== undefined && hasAddresses(before) ? before.addresses : [];
   const addresses = event.addresses.map((interval) => {
     const { ip, network, untilMs } = interval;
     const same = known.find((other) => other.ip === ip && other.network === network);
-    const begin = same ?? beginOf(interval.sinceMs);
+    const begin = same ?? beginOf(interval.sinceMs, event.sinceMs);
     const sinceMs = Math.min(begin.sinceMs, untilMs ?? begin.sinceMs);
     const { certainFromMs = sinceMs } = begin;
     return { ...interval, sinceMs, ...(certainFromMs > sinceMs ? { certainFromMs } : {}) };
@@ -112,7 +121,7 @@ export class ClusterView {
   readonly #slices = new Map<string, Map<string, ServiceEndpoints>>();
   /** Services as they were told, with the addresses of their slices. */
   readonly #services = new Map<string, ServiceEvent>();
-  readonly #changedMs = new WeakMap<InventoryEvent, number>();
+  readonly #writtenMs = new WeakMap<InventoryEvent, number>();
   #uid = '';
   #clusterEvent: ClusterEvent;
   #others: ClusterAddresses;
@@ -149,9 +158,16 @@ export class ClusterView {
     return events;
   }
 
-  /** When the object of an event was last written, ms, cut to the second; 0 where it does not say. */
-  writtenMs(event: InventoryEvent): number {
-    return this.#changedMs.get(event) ?? 0;
+  /**
+   * When an event of {@link all} came to be as it is now, ms, at the latest; `null` where nothing is known but that it may
+   * have been after `seenToMs`.
+   */
+  changedMs(event: InventoryEvent, { nowMs, seenToMs }: Omit<Hearing, 'toldSinceMs'>): number | null {
+    const writtenMs = this.#writtenMs.get(event) ?? 0;
+    const latestMs = writtenMs + timeStepMs;
+    // Of a node the heartbeats are left out, and with them when its addresses were noted.
+    const isNode = event.type === 'workload' && event.kind === 'node';
+    return writtenMs === 0 || (isNode && latestMs > seenToMs) ? null : Math.min(nowMs, latestMs);
   }
 
   /** What cannot be read at present. */
@@ -173,11 +189,7 @@ export class ClusterView {
   }
 
   /** All objects of a kind, after a time in which not everything was seen. What follows is told as a whole. */
-  replace(
-    kind: Kind,
-    objects: readonly Converted[],
-    { nowMs, seenToMs }: Omit<Hearing, 'toldSinceMs'>,
-  ): void {
+  replace(kind: Kind, objects: readonly Converted[]): void {
     const before = this.#known.get(kind) ?? new Map<string, Known>();
     const after = new Map<string, Known>();
     this.#known.set(kind, after);
@@ -186,15 +198,7 @@ export class ClusterView {
     for (const object of objects) {
       const known = before.get(object.ref);
       const isSame = known !== undefined && known.uid === object.uid;
-      const beginOf = (sinceMs: number): Begin => {
-        if (seenToMs === 0 || sinceMs + timeStepMs <= seenToMs) return sureBegin(sinceMs);
-        // Somebody who was never seen may have had it before.
-        return {
-          sinceMs: Math.max(sinceMs, seenToMs),
-          certainFromMs: Math.min(nowMs, object.certainMs ?? nowMs),
-        };
-      };
-      const fresh = this.#keep(object, isSame ? known : undefined, beginOf);
+      const fresh = this.#keep(object, isSame ? known : undefined, sureBegin);
       if (fresh !== null) after.set(object.ref, fresh);
       this.#noteProblem(fresh);
     }
@@ -219,8 +223,7 @@ export class ClusterView {
       this.#end(known, object, isSame, hearing, news);
     }
     if (!isGone) {
-      const beginOf = (sinceMs: number): Begin => beginHeard(sinceMs, hearing);
-      const fresh = this.#keep(object, isSame ? known : undefined, beginOf);
+      const fresh = this.#keep(object, isSame ? known : undefined, beginHeard(hearing));
       if (fresh !== null) {
         objects.set(object.ref, fresh);
         this.#noteProblem(fresh);
@@ -237,7 +240,7 @@ export class ClusterView {
   }
 
   /** The new state of an object; `null` where it is left out, or cannot be read and was not known. */
-  #keep(object: Converted, known: Known | undefined, beginOf: (sinceMs: number) => Begin): Known | null {
+  #keep(object: Converted, known: Known | undefined, beginOf: BeginOf): Known | null {
     const { uid, resourceVersion, conversion, writtenMs } = object;
     const base = { uid, resourceVersion, podCidrs: [], endpoints: null, problem: '' };
     if (conversion === 'known') return known ?? null;
@@ -248,7 +251,7 @@ export class ClusterView {
           const before = known?.events.find((other) => other.type === event.type);
           const fresh = withBegins(before, event, beginOf);
           const kept = before !== undefined && isDeepStrictEqual(before, fresh) ? before : fresh;
-          if (kept === fresh) this.#changedMs.set(fresh, writtenMs);
+          this.#writtenMs.set(kept, writtenMs);
           return kept;
         });
         return { ...base, events, podCidrs: conversion.podCidrs };
@@ -299,7 +302,9 @@ export class ClusterView {
     { nowMs, seenToMs }: Hearing,
     news: News[],
   ): void {
-    const changedMs = changeTime(writtenMs, nowMs);
+    const isNoted =
+      known === undefined || !isLabelled(known) || !isLabelled(event) || !losesLabels(known, event);
+    const changedMs = isNoted ? changeTime(writtenMs, nowMs, seenToMs) : nowMs;
     if (known === undefined || !hasAddresses(known) || !hasAddresses(event)) {
       news.push({ type: 'change', event, atMs: changedMs });
       return;
@@ -346,14 +351,14 @@ export class ClusterView {
 
   #tellService(ref: string, writtenMs: number, hearing: Hearing, news: News[]): void {
     const before = this.#services.get(ref);
-    const after = this.#completeService(ref, (sinceMs) => beginHeard(sinceMs, hearing));
+    const after = this.#completeService(ref, beginHeard(hearing));
     if (after === undefined || after === before) return;
     const same = before !== undefined && before.uid === after.uid ? before : undefined;
     this.#tellChange(same, after, writtenMs, hearing, news);
   }
 
   /** The service with what stands behind it; addresses that come begin as `beginOf` sees it. */
-  #completeService(ref: string, beginOf: (sinceMs: number) => Begin): ServiceEvent | undefined {
+  #completeService(ref: string, beginOf: BeginOf): ServiceEvent | undefined {
     const own = this.#known
       .get('Service')
       ?.get(ref)
@@ -368,7 +373,6 @@ export class ClusterView {
     const fresh = completed === own ? own : withBegins(same, completed, beginOf);
     if (before !== undefined && isDeepStrictEqual(before, fresh)) return before;
     this.#services.set(ref, fresh);
-    this.#changedMs.set(fresh, this.writtenMs(own));
     return fresh;
   }
 
@@ -429,24 +433,10 @@ export class ClusterView {
 
 /**
  * When a change took effect, at the latest: the moment it was heard, unless the server had noted it well before then (a
- * watch that was away); its note is cut to the second.
+ * watch that was away); its note is cut to the second. A note of a time up to which all was seen speaks of another change.
  */
-export function changeTime(writtenMs: number, nowMs: number): number {
-  if (writtenMs === 0 || nowMs - writtenMs < 1.5 * timeStepMs) return nowMs;
-  return Math.min(nowMs, writtenMs + timeStepMs);
-}
-
-/**
- * An address that came after `seenToMs`, of an entity that was changed at `changedMs`, unseen: somebody else may have had
- * it before that, or the entity other labels, so that until then it names nobody for certain.
- */
-export function withUnseenPast(event: InventoryEvent, seenToMs: number, changedMs: number): InventoryEvent {
-  if (!hasAddresses(event) || seenToMs === 0) return event;
-  const isUnsure = ({ sinceMs, certainFromMs = sinceMs }: AddressInterval): boolean =>
-    sinceMs + timeStepMs > seenToMs && changedMs > certainFromMs;
-  if (!event.addresses.some(isUnsure)) return event;
-  const addresses = event.addresses.map((interval) =>
-    isUnsure(interval) ? { ...interval, certainFromMs: changedMs } : interval,
-  );
-  return { ...event, addresses };
+export function changeTime(writtenMs: number, nowMs: number, seenToMs: number): number {
+  const latestMs = writtenMs + timeStepMs;
+  if (writtenMs === 0 || latestMs <= seenToMs || nowMs - writtenMs < 1.5 * timeStepMs) return nowMs;
+  return Math.min(nowMs, latestMs);
 }

@@ -6,12 +6,11 @@ import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import type { InventoryEvent } from '../../../../lib/inventory/events.ts';
 import { backoffMs } from '../../../../lib/runtime/backoff.ts';
 import type { KubelinkConfig, KubernetesSource as KubernetesSourceConfig } from '../../config.ts';
 import { type CarryRules, carryRules, checkedCidr } from '../../manifests/common.ts';
 import type { Restored, Source, SourceSink } from '../source.ts';
-import { ClusterView, changeTime, withUnseenPast } from './cluster-view.ts';
+import { ClusterView } from './cluster-view.ts';
 import { Connection } from './connection.ts';
 import { type Converted, converted } from './converted.ts';
 import { type Access, loadAccess } from './credentials.ts';
@@ -226,7 +225,7 @@ export class KubernetesSource implements Source {
   #convert(kind: Kind, object: Record<string, unknown>): Converted {
     const head = headOf(object);
     const namespace = kind === 'Namespace' ? head.ref : head.namespace;
-    const nothing = { ...head, writtenMs: 0, certainMs: null };
+    const nothing = { ...head, writtenMs: 0 };
     if (namespace !== '' && this.#isExcluded(namespace)) return { ...nothing, conversion: null };
     const { ref, uid, resourceVersion } = head;
     if (this.#view.isKnown(kind, ref, uid, resourceVersion)) return { ...nothing, conversion: 'known' };
@@ -235,9 +234,7 @@ export class KubernetesSource implements Source {
   }
 
   #replace(kind: Kind, objects: readonly Converted[], askedMs: number): void {
-    // Up to when the topic knows everything, not only this process.
-    const seenToMs = Math.max(this.#isTelling ? this.#vouchedMs : 0, this.#restored?.completeToMs() ?? 0);
-    this.#view.replace(kind, objects, { nowMs: Date.now(), seenToMs });
+    this.#view.replace(kind, objects);
     this.#readMs.set(kind, askedMs - this.#options.source.statusLagMs);
     this.#tellProblems();
     this.#tellAll();
@@ -260,16 +257,12 @@ export class KubernetesSource implements Source {
   #tellAll(): void {
     if (!this.#isWriter() || !this.#view.isSynced(resources.map(({ kind }) => kind))) return;
     const nowMs = Date.now();
-    const seenToMs = this.#isTelling ? this.#vouchedMs : (this.#restored?.completeToMs() ?? 0);
+    // Up to when the topic knows everything, not only this process.
+    const seenToMs = Math.max(this.#isTelling ? this.#vouchedMs : 0, this.#restored?.completeToMs() ?? 0);
     this.#isTelling = true;
     this.#toldSinceMs = nowMs;
-    const changes = new Map<InventoryEvent, number>();
-    for (const event of this.#view.all()) {
-      const writtenMs = this.#view.writtenMs(event);
-      const changedMs = writtenMs === 0 ? 0 : changeTime(writtenMs, nowMs);
-      changes.set(withUnseenPast(event, seenToMs, changedMs), changedMs);
-    }
-    this.#sink?.snapshot([...changes.keys()], seenToMs, (event) => changes.get(event) || null);
+    const time = { nowMs, seenToMs };
+    this.#sink?.snapshot(this.#view.all(), seenToMs, (event) => this.#view.changedMs(event, time));
   }
 
   /** Says what is wrong; the same again only after a while, as it is tried again and again. */
