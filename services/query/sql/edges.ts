@@ -60,22 +60,40 @@ const sortColumns: Readonly<Record<EdgeSort, string>> = {
 export const tieBreak =
   'port, src_identity_id, dst_identity_id, src_address, dst_address, protocol_number, verdict_name, reason_name, rule_id';
 
+/** The same before columns are described. */
+const keyOrder = 'dst_port, src_identity, dst_identity, src_ip, dst_ip, protocol, verdict, reason, rule';
+
 export function edgesSql(
   filter: FlowFilter,
   plan: EdgePlan,
   page: Page & { readonly sort: EdgeSort; readonly order: Order },
 ): Statement {
   const bindings = new Bindings();
-  const sql = `SELECT *, count() OVER () AS total
-FROM (
-  SELECT ${describedColumns('e')}, r.ruleset_name AS ruleset_name, r.rule_name AS rule_name,
-    ${summedColumns('e')}, e.c_last_s AS last_seen_s
-  FROM (${mergedEdges(plan, rowConditions(filter, bindings), bindings)}) AS e
+  const way = page.order === 'desc' ? 'DESC' : 'ASC';
+  const merged = mergedEdges(plan, rowConditions(filter, bindings), bindings);
+  const labelled = labelledConditions(filter, bindings);
+  const limit = `LIMIT ${bindings.bind('UInt32', page.limit)} OFFSET ${bindings.bind('UInt32', page.offset)}`;
+  const describe = (e: string, more: string): string => `SELECT ${describedColumns('e')},
+    r.ruleset_name AS ruleset_name, r.rule_name AS rule_name, ${summedColumns('e')}, e.c_last_s AS last_seen_s${more}
+  FROM (${e}) AS e
   ${joinEnds('e')}
-  LEFT JOIN ${ruleNames} AS r ON r.rule_key = e.rule
-)
-WHERE ${allOf(labelledConditions(filter, bindings))}
-ORDER BY ${sortColumns[page.sort]} ${page.order === 'desc' ? 'DESC' : 'ASC'}, ${tieBreak}
-LIMIT ${bindings.bind('UInt32', page.limit)} OFFSET ${bindings.bind('UInt32', page.offset)}`;
+  LEFT JOIN ${ruleNames} AS r ON r.rule_key = e.rule`;
+  // Where labels neither choose nor sort, only what the page shows is labelled.
+  if (labelled.length === 0 && page.sort !== 'severity') {
+    const first = page.sort === 'port' ? 'dst_port' : sortColumns[page.sort];
+    const shown = `SELECT *, count() OVER () AS total FROM (${merged})
+  ORDER BY ${first} ${way}, ${keyOrder} ${limit}`;
+    const sql = `${describe(shown, ', e.total AS total')}
+ORDER BY ${sortColumns[page.sort]} ${way}, ${keyOrder
+      .split(', ')
+      .map((column) => `e.${column}`)
+      .join(', ')}`;
+    return { sql, params: bindings.values };
+  }
+  const sql = `SELECT *, count() OVER () AS total
+FROM (${describe(merged, '')})
+WHERE ${allOf(labelled)}
+ORDER BY ${sortColumns[page.sort]} ${way}, ${tieBreak}
+${limit}`;
   return { sql, params: bindings.values };
 }
