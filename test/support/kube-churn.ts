@@ -26,8 +26,9 @@ interface Pod {
 export interface Judgement {
   /** What the inventory says for certain that was otherwise. */
   readonly wrong: readonly string[];
+  /** Checks at the begin, in the middle and at the end of what was so. */
   readonly checkCount: number;
-  /** Share of the checks in which the inventory names the owner alone. */
+  /** Share of them in which the inventory names the owner alone. */
   readonly exactShare: number;
 }
 
@@ -187,7 +188,10 @@ export class Churn {
     pod.label = this.#noteLabel(uid, version);
   }
 
-  /** Holds what an inventory says to what was so, at the begin, in the middle and at the end of everything. */
+  /**
+   * Holds what an inventory says to what was so: at the begin, in the middle and at the end of everything, and wherever the
+   * inventory says that somebody's possession of the address begins or ends.
+   */
   judge(events: readonly InventoryEvent[]): Judgement {
     const pods = events.filter(
       (event): event is WorkloadEvent => event.type === 'workload' && event.kind === 'pod',
@@ -202,12 +206,15 @@ export class Churn {
     let checkCount = 0;
     let exactCount = 0;
     for (const { uid, ip, fromMs, toMs } of this.#addresses) {
-      for (const atMs of momentsOf(fromMs, toMs)) {
+      const samples = momentsOf(fromMs, toMs);
+      const edges = (owners.get(ip) ?? []).flatMap(({ interval }) => edgesOf(interval));
+      const inside = edges.filter((atMs) => atMs > fromMs && atMs < Math.min(toMs, Date.now()));
+      checkCount += samples.length;
+      for (const [i, atMs] of [...samples, ...inside].entries()) {
         const found = (owners.get(ip) ?? []).filter(({ interval }) => contains(interval, atMs));
         const [one] = found;
-        checkCount++;
         if (found.length !== 1 || one === undefined) continue;
-        if (one.uid === uid) exactCount++;
+        if (one.uid === uid) exactCount += i < samples.length ? 1 : 0;
         else if (isSure(one.interval, atMs)) {
           const told = JSON.stringify(owners.get(ip));
           wrong.push(`${ip} at ${atMs}: ${one.uid}, was ${uid} (${fromMs} to ${toMs}); ${told}`);
@@ -238,6 +245,11 @@ function contains({ sinceMs, untilMs }: AddressInterval, atMs: number): boolean 
 
 function isSure(interval: AddressInterval, atMs: number): boolean {
   return contains(interval, atMs) && atMs >= (interval.certainFromMs ?? 0);
+}
+
+/** Where an interval begins to say something else, and the moment before each. */
+function edgesOf({ sinceMs, certainFromMs = sinceMs, untilMs = sinceMs }: AddressInterval): number[] {
+  return [sinceMs, certainFromMs, untilMs].flatMap((edgeMs) => [edgeMs - 1, edgeMs]);
 }
 
 function momentsOf(fromMs: number, toMs: number): number[] {
