@@ -25,7 +25,7 @@ test('ClickHouse understands every statement of the schema of a cluster', async 
       );
       const formatted = row?.formatted ?? null;
       assert.ok(formatted !== null, statement);
-      assert.match(formatted, / ON CLUSTER grid|alter_sync = 2/, statement);
+      assert.match(formatted, /^INSERT INTO | ON CLUSTER grid|alter_sync = 2/, statement);
     }
   } finally {
     await store.close();

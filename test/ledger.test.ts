@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { FastifyInstance } from 'fastify';
 import { pino } from 'pino';
+import { numbers } from '../bench/policy-world.ts';
 import { workloadId } from '../lib/inventory/ids.ts';
 import { migrate } from '../lib/store/migrate.ts';
 import { openStore } from '../lib/store/open.ts';
@@ -395,6 +396,123 @@ describe('delays', () => {
     ]);
     const { totals } = await ledger(fromS, fromS + hour);
     assert.deepEqual([totals.delayMsP50, totals.delayMsP99], [2000, 11_000]);
+  });
+});
+
+describe('the rollup of batches', () => {
+  /** Three hours of their own; every boot is lossy in its own way. */
+  const fromS = -60 * hour;
+  interface Sent {
+    readonly agent: string;
+    readonly sequence: number;
+    readonly atS: number;
+    readonly outcome: 'written' | 'resent' | 'dead';
+  }
+  const sent: Sent[] = [];
+
+  before(async () => {
+    const below = numbers(5);
+    for (let agent = 0; agent < 24; agent++) {
+      const batchCount = 40 + below(400);
+      for (let sequence = 1; sequence <= batchCount; sequence++) {
+        // Some lose nothing, some now and then, some runs of numbers, some their first.
+        const isLost =
+          (agent % 4 === 1 && below(60) === 0) ||
+          (agent % 4 === 2 && Math.floor(sequence / 25) % 7 === 3) ||
+          (agent % 4 === 3 && (sequence < 3 || below(15) === 0));
+        if (isLost) continue;
+        // Out of a spool: up to an hour late, and out of order.
+        const lateS = below(20) === 0 ? below(hour) : below(9);
+        const atS = fromS + sequence * 10 + lateS;
+        const outcome = below(40) === 0 ? 'dead' : 'written';
+        sent.push({ agent: `rolled-${agent}`, sequence, atS, outcome });
+        if (below(30) === 0)
+          sent.push({ agent: `rolled-${agent}`, sequence, atS: atS + 1 + below(hour), outcome: 'resent' });
+      }
+    }
+    await store.insertRows(
+      'batches',
+      sent.map(({ agent, sequence, atS, outcome }) =>
+        batch(agent, sequence, atS, {
+          outcome,
+          source_dropped: sequence % 3,
+          sampling_rate: 1 + (sequence % 50),
+        }),
+      ),
+    );
+  });
+
+  /** The gaps that touch a window, number by number. */
+  function gapsWithin(beginS: number, endS: number): string[] {
+    const found: string[] = [];
+    for (const [agent, own] of Map.groupBy(sent, (one) => one.agent)) {
+      const firstS = new Map<number, number>();
+      for (const { sequence, atS } of own)
+        firstS.set(sequence, Math.min(firstS.get(sequence) ?? Number.POSITIVE_INFINITY, atS));
+      let previous = 0;
+      for (const sequence of [...firstS.keys()].sort((a, b) => a - b)) {
+        const noticedS = firstS.get(sequence) ?? 0;
+        const previousS = firstS.get(previous) ?? noticedS;
+        if (
+          sequence > previous + 1 &&
+          Math.max(noticedS, previousS) >= beginS &&
+          Math.min(noticedS, previousS) < endS
+        )
+          found.push(`${agent} ${previous + 1}-${sequence - 1} noticed ${noticedS}`);
+        previous = sequence;
+      }
+    }
+    return found.sort();
+  }
+
+  const windows: readonly (readonly [fromS: number, toS: number])[] = [
+    [fromS, fromS + 3 * hour],
+    [fromS + 777, fromS + 4321],
+    [fromS + 1801, fromS + 1802],
+    [fromS + 5000, fromS + 5400],
+  ];
+
+  test('says the same of gaps as all numbers one by one', async () => {
+    for (const [beginS, endS] of windows) {
+      const answer = await ledger(beginS, endS);
+      const found = answer.gaps
+        .filter(({ agent }) => agent.startsWith('rolled-'))
+        .map(({ agent, firstMissing, lastMissing, noticed }) => {
+          const noticedS = Date.parse(noticed ?? '') / 1000 - sinceS;
+          return `${agent} ${firstMissing}-${lastMissing} noticed ${noticedS}`;
+        });
+      assert.deepEqual(found.sort(), gapsWithin(beginS, endS));
+      assert.equal(answer.totals.batches, sent.filter(({ atS }) => atS >= beginS && atS < endS).length);
+    }
+    assert.ok(gapsWithin(...windows[0]!).length > 50);
+  });
+
+  test('gives the answers that single batches give, as before it was there', async () => {
+    const rolled = [];
+    for (const [beginS, endS] of windows) rolled.push(await ledger(beginS, endS));
+    await store.command("INSERT INTO batches_15m_from VALUES (toDateTime('2100-01-01 00:00:00'))");
+    try {
+      for (const [i, [beginS, endS]] of windows.entries())
+        assert.deepEqual(await ledger(beginS, endS), rolled[i]);
+    } finally {
+      await store.command('TRUNCATE TABLE batches_15m_from');
+    }
+  });
+
+  test('tells delays of long windows in classes, off by a hundredth at most', async () => {
+    // As much as a window of 200,000 batches holds, in few rows of the store.
+    const longS = -80 * hour;
+    const at = `fromUnixTimestamp64Milli(toInt64(${(sinceS + longS) * 1000} + number * 5))`;
+    await store.command(`INSERT INTO batches (agent, boot, sequence, node, observed_to, received, written, flows, flows_written, outcome, end_ages, end_flows)
+      SELECT 'long', 'b1', number + 1, 'n', ${at} AS seen, seen, seen + toIntervalMillisecond(1000 + number % 9000), 10, 10, 'written', [0], [10]
+      FROM numbers(200000)`);
+    const { totals } = await ledger(longS - 10, longS + hour);
+    assert.equal(totals.batchesWritten, 200_000);
+    for (const [told, exact] of [
+      [totals.delayMsP50, 5500],
+      [totals.delayMsP99, 9910],
+    ] as const)
+      assert.ok(Math.abs(Number(told) - exact) <= exact / 100, `${told}, exactly ${exact}`);
   });
 });
 

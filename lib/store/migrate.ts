@@ -226,6 +226,8 @@ const retained: readonly {
   { table: 'flows', setting: 'rawDays', time: 'time', dense: 'ZSTD(9)' },
   { table: 'flows_late', setting: 'rawDays', time: 'time' },
   { table: 'batches', setting: 'rawDays', time: 'toDateTime(received)' },
+  { table: 'batches_15m', setting: 'rawDays', time: 'slot' },
+  { table: 'delays_15m', setting: 'rawDays', time: 'slot' },
   { table: 'edges_1m', setting: 'minuteDays', time: 'time' },
   { table: 'naming_1m', setting: 'minuteDays', time: 'time' },
   { table: 'edges_1h', setting: 'hourDays', time: 'time' },

@@ -2,19 +2,12 @@
 import type { FastifyInstance } from 'fastify';
 import Type, { type Static } from 'typebox';
 import { Completeness, isoMsOrNull, isoOrNull, WindowAnswer, windowAnswer } from '../answers.ts';
-import { delayOrNull } from '../completeness.ts';
+import { readSuspects, readTotals, type TotalsRow } from '../completeness.ts';
 import type { RouteContext } from '../context.ts';
 import type { Window } from '../filters.ts';
 import { toWindow, windowParameters } from '../parameters.ts';
 import { isSilent, readSources } from '../sources.ts';
-import {
-  ledgerAgentsSql,
-  ledgerCausesSql,
-  ledgerGapsSql,
-  ledgerTotalsSql,
-  namingSql,
-  repairsSql,
-} from '../sql/ledger.ts';
+import { ledgerAgentsSql, ledgerCausesSql, ledgerGapsSql, namingSql, repairsSql } from '../sql/ledger.ts';
 import { lastReportsSql, ledgerNodesSql, passedEndS, type ReportState, reportStates } from '../sql/nodes.ts';
 import { clientSignal, parameters, routeSchema } from './route.ts';
 
@@ -142,19 +135,6 @@ const LedgerAnswer = Type.Object({
   completeness: Completeness,
 });
 
-interface TotalsRow {
-  readonly batches_read: string;
-  readonly batches_written: string;
-  readonly batches_resent: string;
-  readonly batches_dead: string;
-  readonly flows_received: string;
-  readonly flows_written: string;
-  readonly flows_resent: string;
-  readonly flows_refused: string;
-  readonly flows_dropped_at_source: string;
-  /** Median and 99th percentile. */
-  readonly delays_ms: readonly (string | null)[];
-}
 interface CauseRow {
   readonly cause_name: string;
   readonly batches_dead: string;
@@ -230,7 +210,11 @@ function namingOf(
   };
 }
 
-function totalsOf(row: TotalsRow | undefined, batchesMissing: number): Static<typeof LedgerAnswer>['totals'] {
+function totalsOf(
+  row: TotalsRow | undefined,
+  delaysMs: readonly (number | null)[],
+  batchesMissing: number,
+): Static<typeof LedgerAnswer>['totals'] {
   return {
     batches: Number(row?.batches_read ?? 0),
     batchesWritten: Number(row?.batches_written ?? 0),
@@ -242,8 +226,8 @@ function totalsOf(row: TotalsRow | undefined, batchesMissing: number): Static<ty
     flowsResent: Number(row?.flows_resent ?? 0),
     flowsRefused: Number(row?.flows_refused ?? 0),
     flowsDroppedAtSource: Number(row?.flows_dropped_at_source ?? 0),
-    delayMsP50: delayOrNull(row?.delays_ms[0]),
-    delayMsP99: delayOrNull(row?.delays_ms[1]),
+    delayMsP50: delaysMs[0] ?? null,
+    delayMsP99: delaysMs[1] ?? null,
   };
 }
 
@@ -320,21 +304,21 @@ export function ledgerRoutes(app: FastifyInstance, context: RouteContext): void 
       const window = toWindow(request.query, clock);
       const endMs = Math.min(window.untilS === null ? clock.nowMs : window.untilS * 1000, clock.nowMs);
       const limit = request.query.limit ?? 1_000;
-      const [totals, naming, repairs, sources, causes, agents, nodes, gaps, completeness] = await Promise.all(
-        [
-          context.ask<TotalsRow>(ledgerTotalsSql(window), signal),
+      const suspects = await readSuspects(context, window, signal);
+      const [{ totals, delaysMs }, naming, repairs, sources, causes, agents, nodes, gaps, completeness] =
+        await Promise.all([
+          readTotals(context, window, signal),
           context.ask<NamingRow>(namingSql(window), signal),
           context.ask<RepairsRow>(repairsSql(window), signal),
           readSources(context, signal),
           context.ask<CauseRow>(ledgerCausesSql(window), signal),
-          context.ask<AgentRow>(ledgerAgentsSql(window, nowS, context.ledger, limit), signal),
+          context.ask<AgentRow>(ledgerAgentsSql(window, nowS, context.ledger, suspects, limit), signal),
           readNodes(context, window, nowS, limit, signal),
-          context.ask<GapRow>(ledgerGapsSql(window, context.ledger, maxGaps), signal),
+          context.ask<GapRow>(ledgerGapsSql(window, context.ledger, suspects, maxGaps), signal),
           context.completeness(window, signal),
-        ],
-      );
+        ]);
       return {
-        totals: totalsOf(totals[0], completeness.batchesMissing),
+        totals: totalsOf(totals, delaysMs, completeness.batchesMissing),
         naming: namingOf(naming[0], repairs[0]),
         sources: sources.map((source) => ({
           source: source.source,

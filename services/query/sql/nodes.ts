@@ -1,5 +1,6 @@
 /** Nodes: those that agents report from, and those that the inventory knows. */
 import type { Window } from '../filters.ts';
+import { batchRows } from './batches.ts';
 import { Bindings, type Statement } from './bindings.ts';
 import type { LedgerLimits } from './gaps.ts';
 
@@ -42,20 +43,22 @@ export function nodesRows(window: Window, nowS: number, limits: LedgerLimits, bi
   const end = bindings.bind('UInt32', endS);
   const since = bindings.bind('UInt32', window.sinceS);
   const silent = bindings.bind('UInt32', Math.max(0, endS - limits.silentAfterS));
-  const known = bindings.bind('UInt32', Math.max(0, Math.min(window.sinceS, endS) - limits.lookbackS));
-  const until =
-    window.untilS === null
-      ? ''
-      : ` AND received < toDateTime64(${bindings.bind('UInt32', window.untilS)}, 3)`;
+  const knownS = Math.max(0, Math.min(window.sinceS, endS) - limits.lookbackS);
+  const known = bindings.bind('UInt32', knownS);
+  const { sinceS, untilS } = window;
+  const rows = batchRows(
+    { fromS: knownS, toS: untilS, cuts: [sinceS, untilS], where: "agent != ''" },
+    bindings,
+  );
   const ms = (seconds: string): string => `toInt64(${seconds}) * 1000`;
   return `SELECT cluster_name, node_name, countIf(listed = 0) AS agents, countIf(received_ms >= ${ms(silent)}) AS agents_reporting,
     countIf(sampled) AS agents_sampling, max(received_ms) AS last_ms, max(listed) AS is_listed,
     multiIf(last_ms >= ${ms(silent)}, 'reporting', is_listed = 1 AND max(gone_ms) <= ${ms(end)}, 'gone', last_ms = 0, 'never-reported', 'silent') AS state
   FROM (
-    SELECT toString(argMaxIf(batches.cluster, received, batches.node != '')) AS cluster_name, toString(argMaxIf(batches.node, received, batches.node != '')) AS node_name,
-      toUnixTimestamp64Milli(max(received)) AS received_ms, maxIf(sampling_rate, received >= toDateTime64(${since}, 3)) > 1 AS sampled,
+    SELECT toString(argMaxIf(b.cluster, last_received, b.node != '')) AS cluster_name, toString(argMaxIf(b.node, last_received, b.node != '')) AS node_name,
+      toUnixTimestamp64Milli(max(last_received)) AS received_ms, maxIf(sampling_rate, first_received >= toDateTime64(${since}, 3)) > 1 AS sampled,
       0 AS listed, toInt64(0) AS new_ms, toInt64(0) AS gone_ms
-    FROM batches WHERE received >= toDateTime64(${known}, 3)${until} AND agent != '' GROUP BY agent
+    FROM (${rows}) AS b GROUP BY agent
     UNION ALL
     SELECT cluster_name, node_name, toInt64(0) AS received_ms, 0 AS sampled, 1 AS listed, began_ms AS new_ms, ended_ms AS gone_ms
     FROM (${inventoryNodes(known, end)})
@@ -81,9 +84,10 @@ export function lastReportsSql(
 ): Statement {
   const bindings = new Bindings();
   const list = (values: readonly string[]): string => bindings.bind('Array(String)', values);
-  const sql = `SELECT toString(batches.cluster) AS cluster_name, toString(batches.node) AS node_name, toUnixTimestamp64Milli(max(received)) AS last_ms
-FROM batches WHERE received < toDateTime64(${bindings.bind('UInt32', beforeS)}, 3) AND (cluster, node) IN (
-  SELECT arrayJoin(arrayZip(${list(nodes.map(({ cluster }) => cluster))}, ${list(nodes.map(({ node }) => node))})))
+  const where = `(cluster, node) IN (
+  SELECT arrayJoin(arrayZip(${list(nodes.map(({ cluster }) => cluster))}, ${list(nodes.map(({ node }) => node))})))`;
+  const sql = `SELECT toString(b.cluster) AS cluster_name, toString(b.node) AS node_name, toUnixTimestamp64Milli(max(last_received)) AS last_ms
+FROM (${batchRows({ fromS: 0, toS: beforeS, cuts: [beforeS], where }, bindings)}) AS b
 GROUP BY cluster_name, node_name`;
   return { sql, params: bindings.values };
 }

@@ -1,6 +1,7 @@
 /** Connections that one side saw and the other did not, and who should have reported there. */
 import type { FlowFilter, Window } from '../filters.ts';
 import { windowFilter } from '../filters.ts';
+import { batchRows } from './batches.ts';
 import { allOf, Bindings, type Statement } from './bindings.ts';
 import { certaintyCounts, worstCertainty } from './certainty.ts';
 import { labelledConditions, rowConditions } from './conditions.ts';
@@ -192,14 +193,17 @@ export function watchedSql(
   limits: LedgerLimits,
 ): Statement {
   const bindings = new Bindings();
-  const since = bindings.bind('UInt32', Math.max(0, window.sinceS - limits.lookbackS));
-  const until =
-    window.untilS === null
-      ? ''
-      : ` AND received < toDateTime64(${bindings.bind('UInt32', window.untilS + limits.lookbackS)}, 3)`;
+  const rows = batchRows(
+    {
+      fromS: Math.max(0, window.sinceS - limits.lookbackS),
+      toS: window.untilS === null ? null : window.untilS + limits.lookbackS,
+      cuts: [],
+      where: "agent != '' AND node != ''",
+    },
+    bindings,
+  );
   const sql = `SELECT DISTINCT toString(${column}) AS watched FROM workloads
 WHERE ${column} IN (SELECT arrayJoin(${bindings.bind('Array(UInt64)', ids)}))
-  AND (toString(cluster), if(kind IN ('node', 'vm', 'host'), name, toString(node))) IN (
-    SELECT DISTINCT toString(cluster), toString(node) FROM batches WHERE received >= toDateTime64(${since}, 3)${until} AND agent != '' AND node != '')`;
+  AND (cluster, if(kind IN ('node', 'vm', 'host'), name, toString(node))) IN (SELECT DISTINCT cluster, toString(node) FROM (${rows}))`;
   return { sql, params: bindings.values };
 }
