@@ -10,7 +10,7 @@ const all = statements.flatMap((statement) => forCluster(statement, 'grid'));
 describe('the schema of a cluster', () => {
   test('has a form of every statement, none of which makes a table on one server alone', () => {
     for (const statement of all)
-      assert.ok(/ON CLUSTER 'grid'|alter_sync = 2$/.test(statement), statement.slice(0, 100));
+      assert.ok(/^INSERT INTO |ON CLUSTER 'grid'|alter_sync = 2$/.test(statement), statement.slice(0, 100));
   });
 
   test('replicates every table that holds rows, and keeps tokens in Keeper', () => {
@@ -39,9 +39,19 @@ describe('the schema of a cluster', () => {
     const views = all.filter((statement) => statement.startsWith('CREATE MATERIALIZED VIEW'));
     assert.ok(views.length > 0);
     for (const view of views) {
-      assert.match(view, / TO \w+_local AS\n/);
-      assert.match(view, /\nFROM \w+_local AS raw/);
+      const target = / TO (\w+) AS\n/.exec(view)?.[1] ?? '';
+      const source = /\nFROM (\w+) AS raw/.exec(view)?.[1] ?? '';
+      // Of what is whole on every server the rollup is whole too.
+      assert.equal(target.endsWith('_local'), source.endsWith('_local'), view);
+      assert.deepEqual([storedName(source), storedName(target)], [source, target], view);
     }
+    assert.ok(views.some((view) => view.includes('\nFROM flows_local AS raw')));
+  });
+
+  test('puts rows only into what is whole on every server', () => {
+    const insert = 'INSERT INTO rules SELECT 1';
+    assert.deepEqual(forCluster(insert, 'c'), [insert]);
+    assert.throws(() => forCluster('INSERT INTO flows SELECT 1', 'c'), RangeError);
   });
 
   test('has the plain name, of the newest columns, on every server', () => {
