@@ -51,8 +51,10 @@ export interface RuleTally {
   flows: number;
   firstS: number;
   lastS: number;
-  /** By edge: connections, bytes forward and reverse, of each side. */
+  /** By edge that is not settled: connections, bytes forward and reverse, of each side. */
   readonly edges: Map<string, Float64Array>;
+  /** Sums of edges that are settled. */
+  readonly settled: { connections: number; bytesForward: number; bytesReverse: number };
   /** By address; only of rules that allow. */
   readonly sources: Map<string, Seen>;
   readonly destinations: Map<string, Seen>;
@@ -77,6 +79,7 @@ function newTally(): RuleTally {
     firstS: Number.POSITIVE_INFINITY,
     lastS: 0,
     edges: new Map(),
+    settled: { connections: 0, bytesForward: 0, bytesReverse: 0 },
     sources: new Map(),
     destinations: new Map(),
     services: new Set(),
@@ -194,6 +197,16 @@ export class Tally {
     for (const rule of rules) this.#count(rule, row, row.src_ip, row.dst_ip, null);
   }
 
+  /** Adds up the edges that were counted, of which no more rows come, and lets go of them. */
+  settle(): void {
+    for (const tally of this.rules) {
+      if (tally.edges.size === 0) continue;
+      const { connections, bytesForward, bytesReverse } = hitsOf(tally);
+      Object.assign(tally.settled, { connections, bytesForward, bytesReverse });
+      tally.edges.clear();
+    }
+  }
+
   /** Counts a row for nobody: it is older than single flows, and one of them would have to tell. */
   addUndecided(row: EdgeRow): void {
     for (const rule of this.candidates(row)) {
@@ -301,12 +314,10 @@ export interface Hits {
 }
 
 /** Sums over edges; of each edge the larger of its sides. */
-export function hitsOf({ flows, edges }: RuleTally): Hits {
+export function hitsOf({ flows, edges, settled }: RuleTally): Hits {
   const larger = (sums: Float64Array, of: number): number =>
     Math.max(sums[of] ?? 0, sums[of + 3] ?? 0, sums[of + 6] ?? 0);
-  let connections = 0;
-  let bytesForward = 0;
-  let bytesReverse = 0;
+  let { connections, bytesForward, bytesReverse } = settled;
   for (const sums of edges.values()) {
     connections += larger(sums, 0);
     bytesForward += larger(sums, 1);

@@ -19,9 +19,10 @@ import { findShadows } from '../../../lib/firewall/shadow.ts';
 import { type EdgeRow, type FlowRow, type MatchMode, Tally } from '../../../lib/firewall/tally.ts';
 import { Completeness, isoMsOrNull, isoOrNull, WindowAnswer, windowAnswer } from '../answers.ts';
 import type { RouteContext } from '../context.ts';
-import type { FlowFilter, Window } from '../filters.ts';
+import { type FlowFilter, type Window, windowFilter } from '../filters.ts';
 import { toFlowFilter, windowParameters } from '../parameters.ts';
 import { ProblemError } from '../problem.ts';
+import { type DraftPage, draftPages, type PortRows, portRowsSql } from '../sql/draft.ts';
 import {
   type EdgeId,
   edgeRowsSql,
@@ -36,8 +37,10 @@ import {
 import { type EdgePlan, planEdges } from '../sql/plan.ts';
 import { bodyLimitOf, clientSignal, routeSchema } from './route.ts';
 
-/** Audits at once at most: each may hold the edges of months in memory. */
+/** Audits at once at most: each holds a page of edges. */
 const maxConcurrent = 2;
+/** Rows of rollups that one page reads, roughly. */
+const pageRows = 200_000;
 /** Longest body, bytes. */
 const maxBodyBytes = 16 * 1024 * 1024;
 /** Most rules of one audit. */
@@ -286,13 +289,40 @@ function* chunksOf(edges: readonly Wanted[]): Generator<Wanted[]> {
   if (chunk.length > 0) yield chunk;
 }
 
-/** Rollups where they are exact, single flows where not. */
-async function countPart(ask: Ask, { plan, hasFlows }: Part, tally: Tally, counted: Counted): Promise<void> {
-  const { window } = plan;
-  for (const { table } of plan.parts) counted.tables.add(table);
-  const edges = hasFlows ? await readFrontEdges(ask, window, tally) : [];
-  const wanted = new Map<string, Wanted>(edges.map((edge) => [edgeText(edge), { ...edge, flows: 0 }]));
-  const rows = await ask<EdgeRow>(edgeRowsSql(plan));
+/** Destinations and ports of all parts in pages of so many rows of rollups; a port of a destination is never divided. */
+async function readPages(ask: Ask, parts: readonly Part[]): Promise<DraftPage[]> {
+  const rows = new Map<string, PortRows>();
+  for (const { plan } of parts) {
+    for (const port of await ask<PortRows>(portRowsSql(windowFilter(plan.window), plan))) {
+      const key = `${port.d} ${port.p}`;
+      const known = rows.get(key);
+      rows.set(key, known === undefined ? port : { ...port, n: String(Number(port.n) + Number(known.n)) });
+    }
+  }
+  return draftPages([...rows.values()].sort(comparePorts), pageRows);
+}
+
+function comparePorts(a: Pick<PortRows, 'd' | 'p'>, b: Pick<PortRows, 'd' | 'p'>): number {
+  const [left, right] = [BigInt(a.d), BigInt(b.d)];
+  return left === right ? a.p - b.p : left < right ? -1 : 1;
+}
+
+/** Whether an edge is in the page, or lies before the next one. */
+function isBefore({ dst_identity, dst_port }: EdgeId, { to }: DraftPage): boolean {
+  return comparePorts({ d: dst_identity, p: dst_port }, to) <= 0;
+}
+
+/** A page of a part: rollups where they are exact, single flows where not, and for these `fronts`. */
+async function countPage(
+  ask: Ask,
+  { plan, hasFlows }: Part,
+  page: DraftPage,
+  fronts: readonly EdgeId[],
+  tally: Tally,
+  counted: Counted,
+): Promise<void> {
+  const wanted = new Map<string, Wanted>(fronts.map((edge) => [edgeText(edge), { ...edge, flows: 0 }]));
+  const rows = await ask<EdgeRow>(edgeRowsSql(plan, page));
   counted.edgesRead += rows.length;
   for (const row of rows) {
     const known = wanted.get(edgeText(row));
@@ -316,9 +346,28 @@ async function countPart(ask: Ask, { plan, hasFlows }: Part, tally: Tally, count
   counted.tables.add('flows');
   const sorted = [...wanted].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, edge]) => edge);
   for (const chunk of chunksOf(sorted)) {
-    const flows = await ask<FlowRow>(flowRowsSql(window, chunk));
+    const flows = await ask<FlowRow>(flowRowsSql(plan.window, chunk));
     counted.flowRowsRead += flows.length;
     for (const row of flows) if (!tally.addFlow(row)) counted.unmatchedFlows += Number(row.flows);
+  }
+}
+
+/** Counts a window page by page: of an edge all rows of all parts are in one, so that it is settled behind it. */
+async function countParts(ask: Ask, parts: readonly Part[], tally: Tally, counted: Counted): Promise<void> {
+  const left = new Map<Part, EdgeId[]>();
+  for (const part of parts) {
+    for (const { table } of part.plan.parts) counted.tables.add(table);
+    left.set(part, part.hasFlows ? await readFrontEdges(ask, part.plan.window, tally) : []);
+  }
+  for (const page of await readPages(ask, parts)) {
+    for (const part of parts) {
+      const { true: fronts = [], false: later = [] } = Object.groupBy(left.get(part) ?? [], (edge) =>
+        isBefore(edge, page) ? 'true' : 'false',
+      );
+      left.set(part, later);
+      await countPage(ask, part, page, fronts, tally, counted);
+    }
+    tally.settle();
   }
 }
 
@@ -459,7 +508,7 @@ async function audit(context: RouteContext, body: AuditBody, signal: AbortSignal
   const [oldest] = await ask<Oldest>(oldestSql);
   const parts = partsOf(filter, oldest ?? { flows_s: 0, relabel_s: 0, late_s: 0, hours_s: 0 }, context);
   const counted: Counted = { edgesRead: 0, flowRowsRead: 0, unmatchedFlows: 0, tables: new Set() };
-  for (const part of parts) await countPart(ask, part, tally, counted);
+  await countParts(ask, parts, tally, counted);
   const catalogue = await readCatalogue(ask, rules, nowMs);
   const heldNow = await readHeld(ask, matcher, catalogue);
   // Among rules of which a flow counts for each, none hides another.

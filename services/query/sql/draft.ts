@@ -87,14 +87,14 @@ export interface DraftPage {
   readonly to: PortRows;
 }
 
-export function draftPages(ports: readonly PortRows[]): DraftPage[] {
+export function draftPages(ports: readonly PortRows[], maxRows = pageRows): DraftPage[] {
   const pages: DraftPage[] = [];
   let from: PortRows | null = null;
   let rows = 0;
   ports.forEach((port, i) => {
     from ??= port;
     rows += Number(port.n);
-    if (rows < pageRows && i < ports.length - 1) return;
+    if (rows < maxRows && i < ports.length - 1) return;
     pages.push({ from, to: port });
     from = null;
     rows = 0;
@@ -102,7 +102,8 @@ export function draftPages(ports: readonly PortRows[]): DraftPage[] {
   return pages;
 }
 
-function pageConditions({ from, to }: DraftPage, bindings: Bindings): string[] {
+/** What rows of a page are told by. */
+export function pageConditions({ from, to }: DraftPage, bindings: Bindings): string[] {
   const at = ({ d, p }: PortRows): string => `(${bindings.bind('UInt64', d)}, ${bindings.bind('UInt16', p)})`;
   return [
     // The first column alone is what the primary key is searched by.

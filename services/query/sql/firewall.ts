@@ -1,6 +1,7 @@
 /** What the audit of static firewall rules reads: edges of rollups, single flows of some edges, and who had an address. */
 import type { Window } from '../filters.ts';
 import { Bindings, type Statement } from './bindings.ts';
+import { type DraftPage, pageConditions } from './draft.ts';
 import { endColumns, identityRows } from './identities.ts';
 import { allFlows, type EdgePlan, planRows, timeCondition } from './plan.ts';
 
@@ -15,8 +16,8 @@ const addresses = 'toString(src_ip) AS src_ip, toString(dst_ip) AS dst_ip';
 const ids = 'toString(src_identity) AS src_identity, toString(dst_identity) AS dst_identity';
 const byteSums = 'sum(bytes_forward) AS bytes_forward, sum(bytes_reverse) AS bytes_reverse';
 
-/** Edges of a plan by side, whatever rules said of them. */
-export function edgeRowsSql(plan: EdgePlan): Statement {
+/** Edges of a page of a plan by side, whatever rules said of them. */
+export function edgeRowsSql(plan: EdgePlan, page: DraftPage): Statement {
   const bindings = new Bindings();
   const key = 'src_identity, dst_identity, src_ip, dst_ip, dst_port, protocol, side';
   const sql = `SELECT ${ids}, ${addresses}, dst_port, protocol, side, flows, connections, bytes_forward, bytes_reverse,
@@ -27,7 +28,7 @@ FROM (
     SELECT ${key}, pending, sum(flows) AS flows, sum(connections) AS connections, ${byteSums},
       min(first_seen) AS first_time, max(last_seen) AS last_time
     FROM (
-    ${planRows(plan, [], bindings)}
+    ${planRows(plan, pageConditions(page, bindings), bindings)}
     )
     GROUP BY ${key}, pending
     HAVING flows != 0
