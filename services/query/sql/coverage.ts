@@ -11,7 +11,7 @@ import { directionOf, severityOf } from './severity.ts';
 const verdictSums = ['allowed', 'denied', 'unexplained']
   .map(
     (verdict) => `sumIf(c_connections, verdict_name = '${verdict}') AS ${verdict}_connections,
-  sumIf(${bytesOf}, verdict_name = '${verdict}') AS ${verdict}_bytes, countIf(verdict_name = '${verdict}') AS ${verdict}_edges`,
+  sumIf(${bytesOf}, verdict_name = '${verdict}') AS ${verdict}_bytes, sumIf(c_edges, verdict_name = '${verdict}') AS ${verdict}_edges`,
   )
   .join(',\n  ');
 
@@ -19,12 +19,29 @@ const verdictSums = ['allowed', 'denied', 'unexplained']
 export const coverageParts = ['total', 'src', 'dst', 'reason'] as const;
 export type CoveragePart = (typeof coverageParts)[number];
 
-/** Edges with what the filter needs after the join; `parts` is one more column, `bucket` the time where there is a series. */
+type End = 'src' | 'dst';
+
+/** Edges with the same ends, of those that matter, verdict and reason, added up before they are labelled: far fewer rows. */
+function addedUp(merged: string, ends: readonly End[]): string {
+  const sums = ['c_connections', 'c_bytes_forward', 'c_bytes_reverse'];
+  const identities = (['src', 'dst'] as const).map((end) =>
+    ends.includes(end) ? `m.${end}_identity AS ${end}_identity` : `toUInt64(0) AS ${end}_identity`,
+  );
+  return `SELECT ${identities.join(', ')}, m.verdict AS verdict, m.reason AS reason,
+      ${sums.map((column) => `sum(m.${column}) AS ${column}`).join(', ')}, count() AS c_edges
+    FROM (${merged}) AS m GROUP BY ALL`;
+}
+
+/**
+ * Edges with what the filter needs after the join; `parts` is one more column, of the labels of `ends`, `bucket` the time
+ * where there is a series.
+ */
 function labelledEdges(
   filter: FlowFilter,
   plan: EdgePlan,
   bindings: Bindings,
   parts: string,
+  ends: readonly End[],
   stepS: number | null,
 ): string {
   const bucket =
@@ -34,13 +51,20 @@ function labelledEdges(
           expression: `intDiv(toUnixTimestamp(time), ${bindings.bind('UInt32', stepS)}) * ${bindings.bind('UInt32', stepS)}`,
           name: 'bucket_s',
         };
+  const merged = mergedEdges(plan, rowConditions(filter, bindings), bindings, bucket);
+  const labelled = labelledConditions(filter, bindings);
+  // Direction and severity are those of a pair of ends.
+  const edges =
+    labelled.length === 0 && bucket === null
+      ? addedUp(merged, ends)
+      : `SELECT *, 1 AS c_edges FROM (${merged})`;
   return `SELECT * FROM (
-    SELECT toString(e.verdict) AS verdict_name, e.c_connections AS c_connections, e.c_bytes_forward AS c_bytes_forward,
+    SELECT toString(e.verdict) AS verdict_name, e.c_edges AS c_edges, e.c_connections AS c_connections, e.c_bytes_forward AS c_bytes_forward,
       e.c_bytes_reverse AS c_bytes_reverse, ${parts} AS parts, ${bucket === null ? '0' : 'e.bucket_s'} AS bucket_s,
       ${directionOf('s', 'd')} AS direction, ${severityOf('e', 'd')} AS severity
-    FROM (${mergedEdges(plan, rowConditions(filter, bindings), bindings, bucket)}) AS e
+    FROM (${edges}) AS e
     ${joinEnds('e')}
-  ) WHERE ${allOf(labelledConditions(filter, bindings))}`;
+  ) WHERE ${allOf(labelled)}`;
 }
 
 /**
@@ -52,7 +76,7 @@ export function coverageSql(
   filter: FlowFilter,
   plan: EdgePlan,
   key: string | null,
-  ends: readonly ('src' | 'dst')[],
+  ends: readonly End[],
   limit: number,
 ): Statement {
   const bindings = new Bindings();
@@ -64,7 +88,7 @@ export function coverageSql(
       : ends.map((end) => `('${end}', toString(${labelValue(key, bindings, end === 'src' ? 's' : 'd')}))`)),
   ];
   const sql = `SELECT part.1 AS part_name, part.2 AS value, count() OVER (PARTITION BY part_name) AS group_count, ${verdictSums}
-FROM (SELECT *, arrayJoin(parts) AS part FROM (${labelledEdges(filter, plan, bindings, `[${parts.join(', ')}]`, null)}))
+FROM (SELECT *, arrayJoin(parts) AS part FROM (${labelledEdges(filter, plan, bindings, `[${parts.join(', ')}]`, key === null ? [] : ends, null)}))
 GROUP BY part
 ORDER BY part_name, value = '' DESC, unexplained_connections DESC, allowed_connections + denied_connections DESC, value
 LIMIT ${bindings.bind('UInt32', limit)} BY part_name`;
@@ -80,7 +104,7 @@ export function coverageSeriesSql(
 ): Statement {
   const bindings = new Bindings();
   const sql = `SELECT bucket_s, ${verdictSums}
-FROM (${labelledEdges(filter, plan, bindings, '[]', stepS)})
+FROM (${labelledEdges(filter, plan, bindings, '[]', [], stepS)})
 GROUP BY bucket_s
 ORDER BY bucket_s
 LIMIT ${bindings.bind('UInt32', limit)}`;
