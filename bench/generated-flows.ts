@@ -1,8 +1,8 @@
 /**
  * Flows that ClickHouse makes out of row numbers: 8,000 identities, 100,000 workloads and addresses, an edge for every 1,600
- * flows (62,500 at 100 M) of which a few carry most, and lookups of each identity at the name service of its cluster, as many
- * as in the estate (35 % of what is allowed); reported by one end or the other, random ephemeral ports, log-normal sizes and
- * durations. The same number of flows is the same flows again, but for the time, which ends at the last whole minute.
+ * flows (62,500 at 100 M) of which a few carry most, reported by one end or the other, random ephemeral ports, log-normal
+ * sizes and durations. The same number of flows is the same flows again, but for the time, which ends at the last whole
+ * minute.
  */
 import type { Store } from '../lib/store/store.ts';
 
@@ -15,10 +15,7 @@ export interface Generated {
 
 const identityCount = 8_000;
 const applicationCount = 800;
-const clusterCount = 4;
 const flowsPerEdge = 1_600;
-/** Per cent of all flows. */
-const lookupShare = 30;
 const fewestEdges = 500;
 const spanS = 26 * 3600;
 const rowsPerInsert = 2_000_000;
@@ -32,7 +29,7 @@ const isRange = (n: string): string => `(${n} % 16 = 15)`;
 const identitiesSql = `INSERT INTO identities
   (id, kind, cluster, namespace, name, zone, app, role, env, loc, label_keys, label_values)
 SELECT ${identityOf('number')}, if(${isRange('number')}, 'range', 'pod'),
-  if(${isRange('number')}, '', concat('c', toString(number % ${clusterCount}))), if(${isRange('number')}, '', concat('ns-', toString(number % 600))),
+  if(${isRange('number')}, '', concat('c', toString(number % 4))), if(${isRange('number')}, '', concat('ns-', toString(number % 600))),
   if(${isRange('number')}, concat('partner-', toString(number)), ''), if(${isRange('number')}, 'outside', 'inside'),
   concat('app-', toString(number % ${applicationCount})) AS app, ['web', 'api', 'db', 'job'][number % 4 + 1] AS role,
   if(number % 3 = 0, 'dev', 'prod') AS env, '' AS loc, ['app', 'role', 'env'], [app, role, env]
@@ -67,22 +64,19 @@ function flowsSql(edgeCount: number, { from, count, begin, length }: Slice): str
    bytes_forward, bytes_reverse, packets_forward, packets_reverse, connections, agent)
 SELECT
   toDateTime(${begin} + random % ${length}) AS begun, least(duration, 10000), src_address, 32768 + random_2 % 28232,
-  dst_address, if(is_lookup, 53, [443, 5432, 6379, 8080, 53, 1521, 9092, 9102][edge % 8 + 1]) AS port, if(port = 53, 17, 6), src_load, dst_load,
+  dst_address, [443, 5432, 6379, 8080, 53, 1521, 9092, 9102][edge % 8 + 1] AS port, if(port = 53, 17, 6), src_load, dst_load,
   ${identityOf('src')}, ${identityOf('dst')}, if(src_load = 0, 'range', 'pod'), 'exact', if(dst_load = 0, 'range', 'pod'), 'exact',
   if(random_3 % 10 < 6, 'source', 'destination'), 'closed', 'forwarded', 27, outcome, if(outcome = 'unexplained', 'no-rule', 'rule'),
   if(outcome = 'unexplained', 0, edge % 3000 + 1), 1, forward, reverse, 3 + intDiv(forward, 1000), 3 + intDiv(reverse, 1000), 1,
   concat('node-', toString(src_load % 600))
 FROM (
   SELECT number, cityHash64(number, 1) AS random, cityHash64(number, 2) AS random_2, cityHash64(number, 3) AS random_3,
-    cityHash64(number, 4) AS random_4, random_4 % 100 < ${lookupShare} AS is_lookup, toUInt32(intDiv(random_4, 100) % ${identityCount}) AS anyone,
-    if(${isRange('anyone')}, anyone - ${clusterCount}, anyone) AS client, ${below(edgeCount, 'cityHash64(number, 5)', 3)} AS some_edge,
-    if(is_lookup, ${edgeCount} + client, some_edge) AS edge,
-    toUInt32(if(is_lookup, client, ${below(identityCount, "cityHash64('from', edge)", 1.5)})) AS src,
-    toUInt32(if(is_lookup, client % ${clusterCount}, ${below(identityCount, "cityHash64('to', edge)", 3)})) AS dst,
+    ${below(edgeCount, 'cityHash64(number, 4)', 3)} AS edge, ${below(identityCount, "cityHash64('from', edge)", 1.5)} AS src,
+    ${below(identityCount, "cityHash64('to', edge)", 3)} AS dst,
     cityHash64(src, random_2 % ${endCount('src')}) AS src_load_any, cityHash64(dst, random_3 % ${endCount('dst')}) AS dst_load_any,
     if(${isRange('src')}, 0, src_load_any) AS src_load, if(${isRange('dst')}, 0, dst_load_any) AS dst_load,
     ${address('src_load_any')} AS src_address, ${address('dst_load_any')} AS dst_address,
-    multiIf(is_lookup OR edge % 100 < 86, 'allowed', edge % 100 < 88, 'denied', 'unexplained') AS outcome,
+    multiIf(edge % 100 < 86, 'allowed', edge % 100 < 88, 'denied', 'unexplained') AS outcome,
     ${logNormal('(300 + edge % 5000)', '1.4', 'random_2', 'random_3')} AS forward,
     ${logNormal('(800 + edge % 20000)', '1.5', 'random_3', 'random')} AS reverse,
     ${logNormal('(3 + edge % 400)', '1.2', 'random', 'random_2')} AS duration
