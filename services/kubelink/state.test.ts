@@ -326,6 +326,18 @@ describe('a source that hears of changes, after a time in which it heard nothing
     assert.deepEqual(state.snapshot('a', [], 9500, 8000, changedAt(null)), []);
   });
 
+  test('so is the end of an address that moved, whether its owner is there or gone', () => {
+    for (const isThere of [true, false]) {
+      const state = stateOf('a');
+      state.snapshot('a', [pod('p', ['10.0.0.1'], { sinceMs: 1000 })], 5000);
+      const moved = pod('p', ['10.0.0.2'], { sinceMs: 1000 });
+      state.change('a', moved, 7000);
+      const back = workloadOf(only(state.snapshot('a', isThere ? [moved] : [], 9000, 6000, changedAt(5900))));
+      const doubtful = at(6001, { untilMs: 7000, certainFromMs: 7000 });
+      assert.deepEqual(back.addresses.slice(0, 2), [at(1000, { untilMs: 6001 }), doubtful]);
+    }
+  });
+
   test('what was changed meanwhile is certain up to then and from then on, what was not throughout', () => {
     const state = stateOf('a');
     const p = pod('p', ['10.0.0.1'], { sinceMs: 1000 });
@@ -340,7 +352,7 @@ describe('a source that hears of changes, after a time in which it heard nothing
     const state = stateOf('a');
     state.snapshot('a', [pod('p', [], { sinceMs: 1000 })], 5000);
     const [q, p] = [pod('q', ['10.0.0.2'], { sinceMs: 8000 }), pod('p', ['10.0.0.1'], { sinceMs: 1000 })];
-    const back = state.snapshot('a', [q, p], 9000, 6000, (event) => (event === p ? 7000 : null));
+    const back = state.snapshot('a', [q, p], 9000, 6000, (event) => (event === p ? 7000 : 5900));
     assert.deepEqual(
       back.flatMap((publication) => workloadOf(publication).addresses),
       [
