@@ -58,7 +58,7 @@ function showFacts() {
   const lost = completeness.batchesMissing + completeness.flowsDropped;
   fact('missing', lost === 0 ? 'nothing known' : `${plural(completeness.batchesMissing, 'batch', 'batches')}, ${plural(completeness.flowsDropped, 'flow', 'flows')}`, lost === 0 ? '' : 'warn');
   const late = completeness.freshestTo === null || now - Date.parse(completeness.freshestTo) > 60_000;
-  const delay = completeness.delayMsP99 === null ? '' : `99 % of batches are queryable ${(completeness.delayMsP99 / 1000).toFixed(1)} s after their interval`;
+  const delay = completeness.delayMsP99 === null ? '' : `99 of 100 flows could be asked for within ${(completeness.delayMsP99 / 1000).toFixed(1)} s of their end`;
   fact('fresh', completeness.freshestTo === null ? 'no flows yet' : agoText(completeness.freshestTo, now), late ? 'warn' : '', delay);
   if (coverage === null) return;
   const { connections, bytes, edges } = coverage.total.coverage;

@@ -6,7 +6,7 @@ import { exportNetworkPolicies, type NetworkPolicyObject } from '../../lib/enfor
 import { World } from '../../lib/enforce/world.ts';
 import { exitCodes, OperatorError } from '../../lib/runtime/exit.ts';
 import { nearest } from '../../lib/runtime/nearest.ts';
-import { openScreen } from '../ask/screen.ts';
+import { openScreen, type Screen } from '../ask/screen.ts';
 import { type InventoryOptions, inventoryEvents } from './inventory.ts';
 import { policyOf } from './policy.ts';
 
@@ -18,6 +18,8 @@ export interface NetworkPolicyCommandOptions extends InventoryOptions {
   readonly strict?: boolean;
 }
 
+/** How often it is said how far an export is, ms. */
+const progressMs = 2_000;
 /** Files that an earlier export wrote are told by their end. */
 const ending = '.networkpolicies.yaml';
 
@@ -71,13 +73,27 @@ export async function exportNetworkPolicyCommand(
   const document = await policyOf(folder, options.url);
   const world = new World(document, await inventoryEvents(options), Date.now());
   const namespaces = chosenNamespaces(world, cluster, options.namespace ?? []);
-  const { policies, remarks } = exportFor(world, { cluster, namespaces, networks: options.network ?? [] });
+  const { policies, remarks } = exportFor(
+    world,
+    { cluster, namespaces, networks: options.network ?? [] },
+    progressTo(screen),
+  );
   const files = output === undefined ? [] : await writeFiles(output, policies);
   if (options.json === true) screen.json({ policies, remarks, files });
   else if (output === undefined) process.stdout.write(manifestText(policies));
   else screen.line(`${policies.length} policies for ${namespaces.length} namespaces in ${output}`);
   for (const remark of remarks) screen.note(remark);
   return options.strict === true && remarks.length > 0 ? exitCodes.findings : exitCodes.ok;
+}
+
+/** Says how far it is, every two seconds. */
+function progressTo(screen: Screen): (done: number, of: number) => void {
+  let toldMs = Date.now();
+  return (done, of) => {
+    if (Date.now() - toldMs < progressMs) return;
+    toldMs = Date.now();
+    screen.note(`${done} of ${of} namespaces`);
+  };
 }
 
 function exportFor(

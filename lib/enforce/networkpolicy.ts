@@ -161,9 +161,24 @@ function portObjects(slices: readonly ServiceSlice[], chosen: readonly number[])
   });
 }
 
+interface DecidedPods {
+  readonly of: PodGroups;
+  readonly peer: PodGroup;
+  readonly decided: Int32Array;
+}
+
+/** One that a group may talk with: pods of a group, or addresses. */
+type Peer =
+  | { readonly of: PodGroups; readonly pods: PodGroup }
+  | { readonly of: null; readonly outside: AddressClass };
+
 class Exporter {
   readonly #world: World;
   readonly #peers: Peers;
+  /** Pods namespace by namespace, then addresses. */
+  readonly #others: readonly Peer[];
+  /** Places in `#others` by what they fit on a side: rules speak of no others. */
+  readonly #fitting = new Map<'source' | 'destination', Map<number, number[]>>();
   readonly #spoken = new Map<number, readonly number[]>();
   readonly remarks: string[] = [];
   /** Rules that were written, or of which it was said why not. */
@@ -173,6 +188,46 @@ class Exporter {
   constructor(world: World, peers: Peers) {
     this.#world = world;
     this.#peers = peers;
+    this.#others = [
+      ...peers.namespaces.flatMap((of) => of.groups.map((pods) => ({ of, pods }))),
+      ...peers.outside.map((outside) => ({ of: null, outside })),
+    ];
+  }
+
+  #lanes(side: 'source' | 'destination', identity: number, blockSet: number): number[] {
+    const is = this.#world.identities[identity];
+    if (is === undefined) throw new RangeError('identity index out of range');
+    return this.#world.engine.lanesOf(side, identity, blockSet, is);
+  }
+
+  #othersFitting(side: 'source' | 'destination'): ReadonlyMap<number, readonly number[]> {
+    const known = this.#fitting.get(side);
+    if (known !== undefined) return known;
+    const found = new Map<number, number[]>();
+    for (const [place, other] of this.#others.entries()) {
+      const lanes =
+        other.of === null
+          ? this.#lanes(side, other.outside.identity, other.outside.blockSet)
+          : this.#lanes(side, other.pods.identity, this.#peers.podBlocks);
+      for (const lane of lanes) {
+        const places = found.get(lane);
+        if (places === undefined) found.set(lane, [place]);
+        else places.push(place);
+      }
+    }
+    this.#fitting.set(side, found);
+    return found;
+  }
+
+  /** Those that a rule may speak of together with the group, in order. */
+  #othersOf(group: PodGroup, direction: Direction): Peer[] {
+    const [own, other] =
+      direction === 'ingress' ? (['destination', 'source'] as const) : (['source', 'destination'] as const);
+    const fitting = this.#othersFitting(other);
+    const places = new Set(
+      this.#lanes(own, group.identity, this.#peers.podBlocks).flatMap((lane) => fitting.get(lane) ?? []),
+    );
+    return [...places].sort((a, b) => a - b).flatMap((place) => this.#others[place] ?? []);
   }
 
   #decide(group: PodGroup, direction: Direction, identity: number, blockSet: number): Int32Array | null {
@@ -199,17 +254,20 @@ class Exporter {
 
   /** What every rule opens for a group. */
   openings(group: PodGroup, direction: Direction): Opening[] {
-    const { namespaces, outside, podBlocks, elsewhere } = this.#peers;
-    const pods = namespaces.flatMap((of) =>
-      of.groups.flatMap((peer) => {
-        const decided = this.#decide(group, direction, peer.identity, podBlocks);
-        return decided === null ? [] : [{ of, peer, decided }];
-      }),
-    );
-    const addresses = outside.flatMap(({ identity, blockSet, intervals }) => {
+    const { podBlocks, elsewhere } = this.#peers;
+    const pods: DecidedPods[] = [];
+    const addresses: { readonly intervals: readonly AddressInterval[]; readonly decided: Int32Array }[] = [];
+    for (const other of this.#othersOf(group, direction)) {
+      const [identity, blockSet] =
+        other.of === null
+          ? [other.outside.identity, other.outside.blockSet]
+          : [other.pods.identity, podBlocks];
       const decided = this.#decide(group, direction, identity, blockSet);
-      return decided === null ? [] : [{ intervals, decided }];
-    });
+      if (decided === null) continue;
+      if (other.of === null) addresses.push({ intervals: other.outside.intervals, decided });
+      else pods.push({ of: other.of, peer: other.pods, decided });
+    }
+    const byNamespace = Map.groupBy(pods, ({ of }) => of);
     const strangers = this.#decide(group, direction, elsewhere, podBlocks);
     const wanted = new Map<string, { key: number; chosen: number[] }>();
     for (const { decided } of [
@@ -233,7 +291,7 @@ class Exporter {
           decided.includes(key) &&
           this.#slicesOf(key >> 1).filter((slice) => agrees(decided, slice, key)).length === chosen.length &&
           is(decided);
-        const peers = this.#peerObjects(group, pods, addresses, strangers, is, first);
+        const peers = this.#peerObjects(group, byNamespace, addresses, strangers, is, first);
         return peers !== null && peers.length === 0 ? [] : [{ rule: key >> 1, chosen, peers }];
       });
   }
@@ -241,7 +299,7 @@ class Exporter {
   /** Null for everybody. What comes out the same anyway is taken in where that says it in fewer words. */
   #peerObjects(
     group: PodGroup,
-    pods: readonly { readonly of: PodGroups; readonly peer: PodGroup; readonly decided: Int32Array }[],
+    pods: ReadonlyMap<PodGroups, readonly DecidedPods[]>,
     addresses: readonly { readonly intervals: readonly AddressInterval[]; readonly decided: Int32Array }[],
     strangers: Int32Array | null,
     is: (decided: Int32Array) => boolean,
@@ -249,9 +307,8 @@ class Exporter {
   ): PeerObject[] | null {
     const { namespaces, outsideSpace } = this.#peers;
     const chosen = new Map<PodGroups, PodGroup[]>();
-    let isEveryPod = strangers !== null && is(strangers);
-    for (const of of namespaces) {
-      const own = pods.filter((one) => one.of === of);
+    let isEveryPod = strangers !== null && is(strangers) && pods.size === namespaces.length;
+    for (const [of, own] of pods) {
       const same = own.filter(({ decided }) => is(decided));
       const isFull = same.length === of.groups.length;
       isEveryPod &&= isFull;
@@ -449,8 +506,15 @@ function presentRemarks(world: World, { cluster, namespaces }: NetworkPolicyOpti
   });
 }
 
-/** @throws {RangeError} where labels of a namespace have too many combinations */
-export function exportNetworkPolicies(world: World, options: NetworkPolicyOptions): NetworkPolicyExport {
+/**
+ * @param onNamespace told of each namespace that is done, and of how many there are
+ * @throws {RangeError} where labels of a namespace have too many combinations
+ */
+export function exportNetworkPolicies(
+  world: World,
+  options: NetworkPolicyOptions,
+  onNamespace: (done: number, of: number) => void = () => undefined,
+): NetworkPolicyExport {
   const { cluster } = options;
   const remarks: string[] = [];
   const asked = askedValues(world.document);
@@ -471,9 +535,13 @@ export function exportNetworkPolicies(world: World, options: NetworkPolicyOption
     slices: [...four, ...six.filter(({ protocol }) => protocol === 'icmpv6')],
   };
   const exporter = new Exporter(world, peers);
-  const policies = namespaces
-    .filter(({ namespace }) => options.namespaces.includes(namespace))
-    .flatMap((of) => exporter.policiesOf(of));
+  const wanted = new Set(options.namespaces);
+  const chosen = namespaces.filter(({ namespace }) => wanted.has(namespace));
+  const policies = chosen.flatMap((of, i) => {
+    const own = exporter.policiesOf(of);
+    onNamespace(i + 1, chosen.length);
+    return own;
+  });
   for (const [rule, { action }] of world.engine.rules.entries())
     if (action === 'allow' && !exporter.told.has(rule))
       remarks.push(

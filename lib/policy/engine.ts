@@ -170,6 +170,25 @@ export class PolicyEngine {
     return packVerdict('unexplained', 'no-rule', -1);
   }
 
+  /**
+   * What an end fits on one side, as numbers: rules can speak of a pair only where the source and the destination have one
+   * in common. The index of the identity must be that which {@link verdict} gets.
+   */
+  lanesOf(side: 'source' | 'destination', identity: number, blocks: number, is: Selectable): number[] {
+    const set = this.#endpoints.of(identity, blocks, is)[side];
+    const top = this.#endpoints.topWords;
+    const lanes: number[] = [];
+    for (let group = 0; group < top; group++) {
+      let words = set[group] ?? 0;
+      for (let at = set[top + group] ?? 0; words !== 0; words &= words - 1, at++) {
+        const word = 31 - Math.clz32(words & -words);
+        for (let bits = set[at] ?? 0; bits !== 0; bits &= bits - 1)
+          lanes.push((group * 32 + word) * 32 + 31 - Math.clz32(bits & -bits));
+      }
+    }
+    return lanes;
+  }
+
   #carries(ports: readonly PortMatch[], port: number, protocol: number, processClass: number): boolean {
     for (const match of ports) {
       const isProtocol =
