@@ -134,7 +134,13 @@ describe('migrate', () => {
       return migrate(store, { log });
     };
     await withDays(90);
-    assert.deepEqual((await withDays(30)).retained, ['flows', 'flows_late', 'batches', 'batches_15m', 'delays_15m']);
+    assert.deepEqual((await withDays(30)).retained, [
+      'flows',
+      'flows_late',
+      'batches',
+      'batches_15m',
+      'delays_15m',
+    ]);
     const [row] = await open(database).query<{ engine_full: string }>(
       "SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = 'flows'",
     );
