@@ -5,10 +5,10 @@ import { parseAddress } from '../lib/net/address.ts';
 import type { PolicyTimeline } from '../lib/policy/timeline.ts';
 import type { NativeBlock } from '../lib/store/native.ts';
 import { clearFlowColumns, makeFlowColumns, readFlowBatch } from '../lib/wire/columns.ts';
-import { BlockBuilder } from '../services/enrich/block.ts';
 import { BlockNamer, judgeBlock, makeResolvedColumns, spanOfBlock } from '../services/enrich/resolve.ts';
 import { flowsBlock } from '../services/enrich/rows.ts';
 import { SeenBatches } from '../services/enrich/sequences.ts';
+import { SliceBuilder } from '../services/enrich/slice.ts';
 import { AddressTraits } from '../services/enrich/traits.ts';
 import { decodePlainly, enrichPlainly, plainOwners } from './plain.ts';
 import { type Figure, medianSeconds, mustEqual } from './report.ts';
@@ -125,7 +125,7 @@ export function makeEnrichment(
   maxRows = 524288,
 ): (traffic: Traffic, onBlock: (block: EnrichedBlock) => void) => void {
   const limits = { maxRows, maxBatchRows: maxRows, maxBytes: 1 << 30, maxAgeMs: 1e12, maxAheadMs: 1e12 };
-  const builder = new BlockBuilder(limits, {
+  const builder = new SliceBuilder(limits, {
     networkIndex: (name) => inventory.network(name),
     toleranceMs: () => 1000,
   });
@@ -140,7 +140,7 @@ export function makeEnrichment(
     if (pending > 0) throw new Error(`${pending} ends are pending, though nothing is late`);
     const engines = judgeBlock(columns, resolved, inventory, policies, span);
     onBlock({
-      rows: flowsBlock({ columns, resolved, batches, inventory, engines }),
+      rows: flowsBlock([{ content: { columns, resolved, batches, inventory, engines }, runs: null }]),
       rowCount: columns.count,
     });
     builder.clear();

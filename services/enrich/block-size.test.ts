@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { maxBlockRows } from './block-size.ts';
 
-const config = { maxBlockRows: 500_000, maxHeldBytes: 640_000_000 };
+const config = { maxBlockRows: 500_000, maxHeldBytes: 900_000_000 };
 
 test('partitions share the memory for blocks, and blocks are smallest while memory is tight', () => {
   assert.equal(maxBlockRows(config, 1, false), 500_000);

@@ -2,10 +2,10 @@
 import type { EnrichConfig } from './config.ts';
 
 /**
- * What a row costs: columns and the message it came in, in a block that grows and in one on its way; there also what was
- * found out about it, and its bytes as they go to the store.
+ * What a row costs: columns and the message it came in, in a block that grows and in two on their way; there also what was
+ * found out about it, and its bytes as one goes to the store.
  */
-const bytesPerRow = 640;
+const bytesPerRow = 900;
 /** Smaller blocks cost the store more than they save here. */
 const leastRows = 8192;
 

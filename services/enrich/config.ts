@@ -23,7 +23,7 @@ export const EnrichConfig = Type.Object(
     lingerMs: Type.Integer({
       default: 500,
       minimum: 0,
-      description: 'Longest wait, ms, for a block to fill before it is written.',
+      description: 'Least time, ms, between two inserts of a partition: what comes meanwhile goes into one.',
     }),
     holdMs: Type.Integer({
       default: 1200,

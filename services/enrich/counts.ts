@@ -1,11 +1,11 @@
 /** Counts flows whose naming is final, by verdict and by how their ends were named. */
 import { certainties, provenances, reasons, verdicts } from '../../schemas/closed-lists.ts';
 import type { EnrichMetrics } from './metrics.ts';
-import type { BlockContent } from './rows.ts';
+import type { SliceContent } from './rows.ts';
 
 export function countFlows(
   metrics: EnrichMetrics,
-  { columns, resolved }: Pick<BlockContent, 'columns' | 'resolved'>,
+  { columns, resolved }: Pick<SliceContent, 'columns' | 'resolved'>,
   isFinal: (row: number) => boolean,
 ): void {
   const byVerdict = new Uint32Array(64);

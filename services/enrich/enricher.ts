@@ -4,7 +4,6 @@ import type { Bus, PartitionHandler } from '../../lib/bus/bus.ts';
 import type { Store } from '../../lib/store/store.ts';
 import { enrichGroup, topics } from '../../schemas/topics.ts';
 import { keepAgreement } from './agreement.ts';
-import type { BatchScheme } from './block.ts';
 import { maxBlockRows } from './block-size.ts';
 import type { Catalog } from './catalog.ts';
 import type { EnrichConfig } from './config.ts';
@@ -15,6 +14,7 @@ import { decodeMark } from './plan.ts';
 import { Repairer } from './repair.ts';
 import { pause, retried } from './retry.ts';
 import { SeenBatches } from './sequences.ts';
+import type { BatchScheme } from './slice.ts';
 import type { World } from './world.ts';
 import { BlockWriter } from './write.ts';
 
@@ -122,8 +122,9 @@ export async function startEnricher(options: EnricherOptions): Promise<RunningEn
           scheme,
           // Of this holding of the partition: what is left of an earlier one must not commit for it.
           commit: (_, position) => lease.commit(position),
-          write: (partition, plan, block, again, signal) =>
-            writer.write(partition, plan, block, again, signal),
+          name: (slice, again, signal) => writer.name(slice, again, signal),
+          write: (partition, plan, slices, again, signal) =>
+            writer.write(partition, plan, slices, again, signal),
           log,
           onFailure: options.onFailure,
         },

@@ -36,7 +36,7 @@ export function makeMetrics(registry: Registry) {
     }),
     held: new Counter({
       name: 'eastwest_enrich_held_blocks_total',
-      help: 'Blocks that waited for late inventory.',
+      help: 'Slices of blocks that waited for late inventory.',
       registers,
     }),
     lateRows: new Counter({

@@ -25,6 +25,12 @@ export class Needs {
     note(this.#byNetwork, network, needMs);
   }
 
+  /** Takes over what others wait for. */
+  add(others: Needs): void {
+    for (const [source, need] of others.#bySource) widen(this.#bySource, source, need);
+    for (const [network, need] of others.#byNetwork) widen(this.#byNetwork, network, need);
+  }
+
   /** How long until the first pending row can be settled, ms, if watermarks go on with time; 0: it can be now. */
   shortestWaitMs(inventory: Inventory, staleMs: number): number {
     let shortest = Number.POSITIVE_INFINITY;
@@ -52,4 +58,9 @@ function note(needs: Map<number, Need>, key: number, needMs: number): void {
     if (needMs < known.leastMs) known.leastMs = needMs;
     if (needMs > known.mostMs) known.mostMs = needMs;
   }
+}
+
+function widen(needs: Map<number, Need>, key: number, { leastMs, mostMs }: Need): void {
+  note(needs, key, leastMs);
+  note(needs, key, mostMs);
 }

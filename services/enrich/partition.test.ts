@@ -4,10 +4,10 @@ import fc from 'fast-check';
 import { pino } from 'pino';
 import { type BusMessage, type Committed, FencedError } from '../../lib/bus/bus.ts';
 import { encodeFlowBatch } from '../../lib/wire/flow-batch.ts';
-import type { BlockLimits } from './block.ts';
 import { PartitionWorker } from './partition.ts';
 import { decodeMark, insertToken, type Plan } from './plan.ts';
 import { SeenBatches } from './sequences.ts';
+import type { BlockLimits } from './slice.ts';
 
 const at = { topic: 'flows', partition: 0 };
 const now = 1_760_000_000_000;
@@ -94,11 +94,21 @@ class Outside {
           this.#step();
           this.committed = committed;
         },
-        write: async (_, range, block) => {
+        name: async (slice) => {
+          for (let turns = slice.columns.count % 3; turns > 0; turns--) await null;
+        },
+        write: async (_, range, slices) => {
           await null;
           this.#step();
           const token = insertToken(at, range);
-          if (!this.store.has(token)) this.store.set(token, sequencesOf(block.ledger, range));
+          if (!this.store.has(token))
+            this.store.set(
+              token,
+              sequencesOf(
+                slices.flatMap(({ ledger }) => ledger),
+                range,
+              ),
+            );
           this.#step();
         },
       },

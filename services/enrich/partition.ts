@@ -1,14 +1,16 @@
 /**
- * The life of one partition: messages become blocks, and each block goes plan -> insert -> commit (design, section 7).
- * One block is on its way to the store while the next one is built; a third waits, and with it the bus.
+ * The life of one partition: messages become slices, which are named at once and may wait for their inventory; those that
+ * are ready, and were not before, become a block, and each block goes plan -> insert -> commit (design, section 7). The
+ * longer that takes the more the next block has. When there is no room for more rows the bus waits.
  */
 import type { Logger } from 'pino';
 import { type BusMessage, type Committed, FencedError, type TopicPartition } from '../../lib/bus/bus.ts';
 import { failpoint } from '../../lib/runtime/failpoint.ts';
-import { type BatchScheme, BlockBuilder, type BlockLimits } from './block.ts';
 import type { Home } from './home.ts';
 import { encodeMark, type Plan } from './plan.ts';
+import { pause } from './retry.ts';
 import type { SeenBatches } from './sequences.ts';
+import { type BatchScheme, type BlockLimits, SliceBuilder } from './slice.ts';
 
 export interface PartitionDeps {
   readonly limits: BlockLimits;
@@ -16,20 +18,37 @@ export interface PartitionDeps {
   readonly scheme: BatchScheme;
   /** Durable when it resolves. Rejects with FencedError when the partition is somebody else's. */
   readonly commit: (at: TopicPartition, committed: Committed) => Promise<void>;
+  /** Resolves when the slice is named as well as it can be, or `signal` is aborted. `again`: somebody may have tried before. */
+  readonly name: (slice: SliceBuilder, again: boolean, signal: AbortSignal) => Promise<void>;
   /**
-   * Names, judges and inserts the block under the token of the plan; retries until it is done or `signal` is aborted.
-   * `again`: somebody may have tried before.
+   * Inserts the block of these slices, which are named, under the token of the plan; retries until that is done or `signal`
+   * is aborted.
    */
   readonly write: (
     at: TopicPartition,
     plan: Plan,
-    block: BlockBuilder,
+    slices: readonly SliceBuilder[],
     again: boolean,
     signal: AbortSignal,
   ) => Promise<void>;
   readonly log: Logger;
   /** Told when the partition can't go on for another reason than being fenced. */
   readonly onFailure: (error: Error) => void;
+}
+
+/** Longest time, ms, that messages are collected into one slice: from then on it is named. */
+const sliceMs = 100;
+/** Most slices that wait: the one that is built grows until there is room. */
+const maxSlices = 64;
+
+/** A slice that grows no more. */
+interface Slice {
+  readonly builder: SliceBuilder;
+  readonly range: Plan;
+  /** Its range is planned already, as a block of its own. */
+  readonly isPlanned: boolean;
+  readonly naming: Promise<void>;
+  isReady: boolean;
 }
 
 export class PartitionWorker {
@@ -39,11 +58,20 @@ export class PartitionWorker {
   #home: Home;
   #seen: SeenBatches;
   readonly #stop = new AbortController();
-  #building: BlockBuilder;
-  #spare: BlockBuilder;
-  /** Settles when the block on its way is committed. */
-  #onItsWay: Promise<void> = Promise.resolve();
-  #lingerTimer: NodeJS.Timeout | undefined;
+  #building: SliceBuilder;
+  readonly #spares: SliceBuilder[] = [];
+  /** What was handed over, in its order, and is in no block yet. */
+  #waiting: Slice[] = [];
+  /** The block on its way. */
+  #inHand: readonly Slice[] = [];
+  /** Settles when a block was committed, or never will be. */
+  #landed = Promise.withResolvers<void>();
+  /** Makes blocks of what waits, while anything does. */
+  #running: Promise<void> | null = null;
+  /** Ends waiting for larger blocks. */
+  readonly #hurry = new AbortController();
+  #nextTurnMs = 0;
+  #sliceTimer: NodeJS.Timeout | undefined;
   /** Range that must be written as one block before anything else, after a crash between plan and commit. */
   #replay: Plan | null;
   /** Settles when the range is committed. */
@@ -78,8 +106,7 @@ export class PartitionWorker {
       this.#gate = Promise.withResolvers();
       this.#replayed.resolve();
     }
-    this.#building = new BlockBuilder(deps.limits, deps.scheme);
-    this.#spare = new BlockBuilder(deps.limits, deps.scheme);
+    this.#building = new SliceBuilder(deps.limits, deps.scheme);
     this.#building.unlimited = replay !== null;
   }
 
@@ -97,7 +124,7 @@ export class PartitionWorker {
     }
     if (this.#replay !== null || this.#building.isEmpty) return;
     if (this.#building.columns.count >= this.#deps.limits.maxRows) await this.#send();
-    else this.#armLinger();
+    else this.#armTimer();
   }
 
   /** Signal that ends with this holding of the partition. */
@@ -127,7 +154,7 @@ export class PartitionWorker {
     await this.#replayed.promise;
     this.#gate ??= Promise.withResolvers();
     await this.#send();
-    await this.#onItsWay;
+    await this.#allDone();
     if (this.#stop.signal.aborted) return;
     try {
       await this.#deps.commit(this.#at, {
@@ -148,12 +175,12 @@ export class PartitionWorker {
     this.#gate = null;
   }
 
-  #armLinger(): void {
-    if (this.#lingerTimer !== undefined) return;
-    this.#lingerTimer = setTimeout(() => {
-      this.#lingerTimer = undefined;
+  #armTimer(): void {
+    if (this.#sliceTimer !== undefined) return;
+    this.#sliceTimer = setTimeout(() => {
+      this.#sliceTimer = undefined;
       void this.#send();
-    }, this.#deps.lingerMs);
+    }, sliceMs);
   }
 
   async #finishReplay(): Promise<void> {
@@ -163,67 +190,140 @@ export class PartitionWorker {
     this.#gate ??= Promise.withResolvers();
     if (plan !== null) await this.#send(plan);
     // Until it is committed nobody can tell from the ledger what was seen.
-    await this.#onItsWay;
+    await this.#allDone();
     this.#replayed.resolve();
   }
 
-  /** Hands the block that was being built over, once the one before it is committed. */
+  /** Hands the slice that is being built over, once there is room for it. It grows until then. */
   async #send(replayed?: Plan): Promise<void> {
-    clearTimeout(this.#lingerTimer);
-    this.#lingerTimer = undefined;
-    await this.#onItsWay;
-    const block = this.#building;
-    const plan = replayed ?? block.range;
+    clearTimeout(this.#sliceTimer);
+    this.#sliceTimer = undefined;
+    const builder = this.#building;
+    const { signal } = this.#stop;
+    while (!this.#hasRoomFor(builder) && !signal.aborted) await this.#landed.promise;
     // Another caller may have sent it while this one waited.
-    if (plan === null || this.#stop.signal.aborted || (replayed === undefined && block.isEmpty)) return;
-    this.#building = this.#spare;
-    this.#spare = block;
-    this.#onItsWay = this.#carry(plan, block, replayed !== undefined);
+    if (builder !== this.#building || signal.aborted) return;
+    const range = replayed ?? builder.range;
+    if (range === null || (replayed === undefined && builder.isEmpty)) return;
+    this.#building = this.#spares.pop() ?? new SliceBuilder(this.#deps.limits, this.#deps.scheme);
+    const isPlanned = replayed !== undefined;
+    const naming = this.#deps.name(builder, isPlanned, signal).then(() => {
+      slice.isReady = true;
+    });
+    // Whoever makes a block of it hears of it.
+    naming.catch(() => undefined);
+    const slice: Slice = { builder, range, isPlanned, naming, isReady: false };
+    this.#waiting.push(slice);
+    this.#running ??= this.#run();
   }
 
-  async #carry(plan: Plan, block: BlockBuilder, planned: boolean): Promise<void> {
-    const at = this.#at;
+  #hasRoomFor(builder: SliceBuilder): boolean {
+    const held = [...this.#inHand, ...this.#waiting];
+    if (held.length === 0) return true;
+    const rows = held.reduce((sum, slice) => sum + slice.builder.columns.count, builder.columns.count);
+    return held.length < maxSlices && rows <= 2 * this.#deps.limits.maxRows;
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stop;
     try {
-      failpoint('enrich.before-plan');
-      const { partitionCount } = this.#home;
-      if (!planned)
-        await this.#deps.commit(at, { offset: plan.from, metadata: encodeMark({ plan, partitionCount }) });
-      failpoint('enrich.planned');
-      await this.#deps.write(at, plan, block, planned, this.#stop.signal);
-      if (this.#stop.signal.aborted) return;
-      failpoint('enrich.written');
-      await this.#deps.commit(at, {
-        offset: plan.to + 1,
-        metadata: encodeMark({ plan: null, partitionCount }),
-      });
-      this.#committedTo = plan.to + 1;
-      failpoint('enrich.committed');
-    } catch (error) {
-      if (this.#stop.signal.aborted) return;
-      this.stop();
-      if (error instanceof FencedError) {
-        this.#deps.log.warn(
-          { ...at, plan },
-          'partition went to another enricher, which redoes the planned range',
-        );
-      } else {
-        this.#deps.onFailure(error instanceof Error ? error : new Error(String(error)));
+      while (!signal.aborted) {
+        const [first] = this.#waiting;
+        if (first === undefined) break;
+        await pause(this.#nextTurnMs - Date.now(), this.#hurry.signal);
+        await first.naming;
+        if (signal.aborted) break;
+        this.#nextTurnMs = Date.now() + this.#deps.lingerMs;
+        await this.#carry(this.#takeReady());
       }
-    } finally {
-      block.clear();
+    } catch (error) {
+      if (!signal.aborted) this.#fail(error);
     }
+    this.#running = null;
+  }
+
+  /** The slices that are ready, from the first on, as many as a block may have rows. */
+  #takeReady(): [Slice, ...Slice[]] | [] {
+    const [first, ...others] = this.#waiting;
+    if (first === undefined) return [];
+    const block: [Slice, ...Slice[]] = [first];
+    let rows = first.builder.columns.count;
+    for (const slice of others) {
+      rows += slice.builder.columns.count;
+      if (first.isPlanned || !slice.isReady || rows > this.#deps.limits.maxRows) break;
+      block.push(slice);
+    }
+    this.#waiting = this.#waiting.slice(block.length);
+    this.#inHand = block;
+    return block;
+  }
+
+  async #carry(block: readonly Slice[]): Promise<void> {
+    const [first] = block;
+    const last = block.at(-1);
+    if (first === undefined || last === undefined) return;
+    const at = this.#at;
+    const { signal } = this.#stop;
+    const plan = { from: first.range.from, to: last.range.to };
+    const { isPlanned } = first;
+    const { partitionCount } = this.#home;
+    failpoint('enrich.before-plan');
+    if (!isPlanned)
+      await this.#deps.commit(at, { offset: plan.from, metadata: encodeMark({ plan, partitionCount }) });
+    failpoint('enrich.planned');
+    await this.#deps.write(
+      at,
+      plan,
+      block.map(({ builder }) => builder),
+      isPlanned,
+      signal,
+    );
+    if (signal.aborted) return;
+    failpoint('enrich.written');
+    await this.#deps.commit(at, {
+      offset: plan.to + 1,
+      metadata: encodeMark({ plan: null, partitionCount }),
+    });
+    this.#committedTo = plan.to + 1;
+    failpoint('enrich.committed');
+    for (const { builder } of block) this.#release(builder);
+    this.#inHand = [];
+    this.#landed.resolve();
+    this.#landed = Promise.withResolvers();
+  }
+
+  #fail(error: unknown): void {
+    this.stop();
+    if (error instanceof FencedError)
+      this.#deps.log.warn(this.#at, 'partition went to another enricher, which redoes what was planned');
+    else this.#deps.onFailure(error instanceof Error ? error : new Error(String(error)));
+  }
+
+  /** Keeps the builder for further slices, as long as all that are kept are no more than room for two blocks. */
+  #release(builder: SliceBuilder): void {
+    builder.clear();
+    const rows = this.#spares.reduce((sum, { columns }) => sum + columns.capacity, builder.columns.capacity);
+    if (rows <= 2 * this.#deps.limits.maxRows) this.#spares.push(builder);
+  }
+
+  /** Resolves when what was handed over is committed, or never will be. */
+  async #allDone(): Promise<void> {
+    await this.#running;
   }
 
   /** Writes what is held and resolves when it is committed. */
   async drain(): Promise<void> {
+    this.#hurry.abort();
     if (this.#replay === null) await this.#send();
-    await this.#onItsWay;
+    await this.#allDone();
   }
 
   /** Drops what is held at once: whoever owns the partition next reads it again. */
   stop(): void {
-    clearTimeout(this.#lingerTimer);
+    clearTimeout(this.#sliceTimer);
     this.#stop.abort();
+    this.#hurry.abort();
+    this.#landed.resolve();
     this.#replayed.resolve();
     this.#gate?.resolve();
   }

@@ -281,6 +281,15 @@ export class BlockNamer {
   }
 }
 
+/** Rows whose ends are named, as far as they can be yet. */
+export interface NamedRows {
+  readonly namer: BlockNamer;
+  /** Whose block sets the rows have. */
+  readonly span: PolicySpan;
+  /** Ends that are not settled. */
+  pendingCount: number;
+}
+
 /** The policy whose block sets the rows of a block get when they are named: the one of the flow in the middle. */
 export function spanOfBlock(columns: FlowColumns, policies: PolicyTimeline): PolicySpan {
   return policies.at(columns.startMs[columns.count >> 1] ?? 0);

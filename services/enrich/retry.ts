@@ -7,6 +7,7 @@ const retryToMs = 5000;
 
 /** Resolves after `ms`, or when `signal` is aborted. */
 export function pause(ms: number, signal: AbortSignal): Promise<void> {
+  if (ms <= 0 || signal.aborted) return Promise.resolve();
   return new Promise((resolve) => {
     const done = (): void => {
       clearTimeout(timer);

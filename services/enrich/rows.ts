@@ -120,8 +120,8 @@ function verdictColumns(
 const provenanceType = enum8Type(provenances);
 const certaintyType = enum8Type(certainties);
 
-/** What the rows of a block are made of. */
-export interface BlockContent {
+/** What the rows of a slice are made of. */
+export interface SliceContent {
   readonly columns: FlowColumns;
   readonly resolved: ResolvedColumns;
   readonly batches: readonly NamedBatchRows[];
@@ -130,7 +130,7 @@ export interface BlockContent {
   readonly engines: readonly PolicyEngine[];
 }
 
-/** A column of whole rows, as {@link selectRows} can cut it. */
+/** A column of all rows of a slice. */
 interface RowColumn extends NativeColumn {
   readonly data:
     | Uint8Array
@@ -143,7 +143,7 @@ interface RowColumn extends NativeColumn {
 }
 
 /** Columns of table `flows` for all rows of the block. They share memory with it. */
-function flowColumns({ columns, resolved, batches, inventory, engines }: BlockContent): RowColumn[] {
+function flowColumns({ columns, resolved, batches, inventory, engines }: SliceContent): RowColumn[] {
   const count = columns.count;
   const { source, destination } = resolved;
   const seconds = new Uint32Array(count);
@@ -218,58 +218,127 @@ export function countOf(runs: Runs): number {
   return count;
 }
 
-/** The bytes of the rows in `runs`, of `width` bytes each. */
-function cut(data: ArrayBufferView, width: number, runs: Runs): ArrayBuffer {
-  const from = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  const to = new Uint8Array(countOf(runs) * width);
-  let at = 0;
-  for (let i = 0; i < runs.length; i += 2) {
-    const run = from.subarray((runs[i] ?? 0) * width, (runs[i + 1] ?? 0) * width);
-    to.set(run, at);
-    at += run.length;
-  }
-  return to.buffer;
+/** Rows of one slice: all of them, or those of `runs`. */
+export interface PickedRows {
+  readonly content: SliceContent;
+  readonly runs: Runs | null;
 }
 
-function selectRows({ name, type, data }: RowColumn, runs: Runs): RowColumn {
-  if ('dictionary' in data) {
-    const { dictionary, indexes } = data;
-    return { name, type, data: { dictionary, indexes: new Uint32Array(cut(indexes, 4, runs)) } };
+const countPicked = ({ content, runs }: PickedRows): number =>
+  runs === null ? content.columns.count : countOf(runs);
+
+/** Calls `onRun` for each run of the rows. */
+function eachRun({ content, runs }: PickedRows, onRun: (from: number, to: number) => void): void {
+  if (runs === null) onRun(0, content.columns.count);
+  else for (let i = 0; i < runs.length; i += 2) onRun(runs[i] ?? 0, runs[i + 1] ?? 0);
+}
+
+/** The same column of several slices. */
+interface ColumnPiece {
+  readonly column: RowColumn;
+  readonly picked: PickedRows;
+}
+
+/** The words of all pieces, each once. */
+function joinTexts(
+  pieces: readonly { data: DictionaryColumn; picked: PickedRows }[],
+  count: number,
+): DictionaryColumn {
+  const words = new TextColumn();
+  const indexes = new Uint32Array(count);
+  let at = 0;
+  for (const { data, picked } of pieces) {
+    const meant = data.dictionary.map((word) => words.index(word));
+    eachRun(picked, (from, to) => {
+      for (let row = from; row < to; row++) indexes[at++] = meant[data.indexes[row] ?? 0] ?? 0;
+    });
   }
-  const width = type === 'IPv6' ? 16 : data.BYTES_PER_ELEMENT;
-  const bytes = cut(data, width, runs);
-  if (data instanceof BigUint64Array) return { name, type, data: new BigUint64Array(bytes) };
-  if (data instanceof Float64Array) return { name, type, data: new Float64Array(bytes) };
-  if (data instanceof Uint32Array) return { name, type, data: new Uint32Array(bytes) };
-  if (data instanceof Uint16Array) return { name, type, data: new Uint16Array(bytes) };
-  if (data instanceof Int8Array) return { name, type, data: new Int8Array(bytes) };
-  return { name, type, data: new Uint8Array(bytes) };
+  return { dictionary: words.dictionary, indexes };
+}
+
+type FixedData = Exclude<RowColumn['data'], DictionaryColumn>;
+
+const isFixed = (data: RowColumn['data']): data is FixedData => ArrayBuffer.isView(data);
+
+function asKind(data: FixedData, bytes: ArrayBuffer): FixedData {
+  if (data instanceof BigUint64Array) return new BigUint64Array(bytes);
+  if (data instanceof Float64Array) return new Float64Array(bytes);
+  if (data instanceof Uint32Array) return new Uint32Array(bytes);
+  if (data instanceof Uint16Array) return new Uint16Array(bytes);
+  if (data instanceof Int8Array) return new Int8Array(bytes);
+  return new Uint8Array(bytes);
+}
+
+/** One column of all pieces. It shares memory with a piece that is alone and whole. */
+function joinPieces(pieces: readonly [ColumnPiece, ...ColumnPiece[]], count: number): RowColumn {
+  const [{ column: first, picked }] = pieces;
+  if (pieces.length === 1 && picked.runs === null) return first;
+  const { name, type } = first;
+  if (!isFixed(first.data)) {
+    const texts = pieces.flatMap(({ column: { data }, picked }) => (isFixed(data) ? [] : [{ data, picked }]));
+    return { name, type, data: joinTexts(texts, count) };
+  }
+  const width = type === 'IPv6' ? 16 : first.data.BYTES_PER_ELEMENT;
+  const joined = new Uint8Array(count * width);
+  let at = 0;
+  for (const { column, picked } of pieces) {
+    const { data } = column;
+    if (!isFixed(data)) continue;
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    eachRun(picked, (from, to) => {
+      const run = bytes.subarray(from * width, to * width);
+      joined.set(run, at);
+      at += run.length;
+    });
+  }
+  return { name, type, data: asKind(first.data, joined.buffer) };
+}
+
+/** One block of the picked rows of all slices, with the columns that `columnsOf` gives of all rows of each. */
+function joinSlices<P extends PickedRows>(
+  slices: readonly P[],
+  columnsOf: (slice: P) => RowColumn[],
+): NativeBlock {
+  const count = slices.reduce((sum, slice) => sum + countPicked(slice), 0);
+  const all = slices.map((slice) => ({ picked: slice, columns: columnsOf(slice) }));
+  const joined = (all[0]?.columns ?? []).flatMap((_, i) => {
+    const [first, ...others] = all.flatMap(({ picked, columns }) => {
+      const column = columns[i];
+      return column === undefined ? [] : [{ column, picked }];
+    });
+    return first === undefined ? [] : [joinPieces([first, ...others], count)];
+  });
+  return encodeNativeBlock(count, joined);
 }
 
 /**
- * The block of table `flows`: all rows, or those of `runs`. It shares memory with the content: leave that alone until the
- * insert is done.
+ * The block of table `flows` of the picked rows. It shares memory with them: leave them alone until the insert is done.
+ * However the rows lie in slices, it is one block, as a token stands for one.
  */
-export function flowsBlock(content: BlockContent, runs?: Runs): NativeBlock {
-  const list = flowColumns(content);
-  if (runs === undefined) return encodeNativeBlock(content.columns.count, list);
-  return encodeNativeBlock(
-    countOf(runs),
-    list.map((column) => selectRows(column, runs)),
-  );
+export function flowsBlock(slices: readonly PickedRows[]): NativeBlock {
+  return joinSlices(slices, ({ content }) => flowColumns(content));
 }
 
-/** Late rows of `runs` as they are decided: what `flows` has, and all that it takes to name them again. */
-export function lateBlock(content: BlockContent, runs: Runs, partition: number, block: number): NativeBlock {
+/** Late rows of a slice whose rows begin at `firstRow` of the block. */
+export interface LateRows extends PickedRows {
+  readonly firstRow: number;
+}
+
+/** Late rows as they are decided: what `flows` has, and all that it takes to name them again. */
+export function lateBlock(slices: readonly LateRows[], partition: number, block: number): NativeBlock {
+  return joinSlices(slices, ({ content, firstRow }) => lateColumns(content, firstRow, partition, block));
+}
+
+function lateColumns(content: SliceContent, first: number, partition: number, block: number): RowColumn[] {
   const { columns, batches } = content;
   const count = columns.count;
   const tolerance = new Uint32Array(count);
   for (const { firstRow, rowCount, toleranceMs } of batches)
     tolerance.fill(Math.ceil(toleranceMs), firstRow, firstRow + rowCount);
   const lowCardinality = 'LowCardinality(String)';
-  const late: RowColumn[] = [
+  return [
     ...flowColumns(content),
-    { name: 'start_ms', type: 'DateTime64(3)', data: columns.startMs.map(Math.round) },
+    { name: 'start_ms', type: 'DateTime64(3)', data: columns.startMs.slice(0, count).map(Math.round) },
     { name: 'tolerance_ms', type: 'UInt32', data: tolerance },
     {
       name: 'network',
@@ -280,14 +349,10 @@ export function lateBlock(content: BlockContent, runs: Runs, partition: number, 
     { name: 'dst_hint', type: lowCardinality, data: textColumn(columns, columns.destinationHint) },
     { name: 'bus_partition', type: 'UInt32', data: new Uint32Array(count).fill(partition) },
     { name: 'block', type: 'UInt64', data: new BigUint64Array(count).fill(BigInt(block)) },
-    { name: 'row', type: 'UInt32', data: Uint32Array.from({ length: count }, (_, row) => row) },
+    { name: 'row', type: 'UInt32', data: Uint32Array.from({ length: count }, (_, row) => first + row) },
     { name: 'pass', type: 'UInt32', data: new Uint32Array(count).fill(firstPass) },
     { name: 'version', type: 'UInt32', data: new Uint32Array(count).fill(firstPass) },
     { name: 'sign', type: 'Int8', data: new Int8Array(count).fill(1) },
     { name: 'pending', type: 'UInt8', data: new Uint8Array(count).fill(1) },
   ];
-  return encodeNativeBlock(
-    countOf(runs),
-    late.map((column) => selectRows(column, runs)),
-  );
 }

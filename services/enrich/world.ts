@@ -9,6 +9,7 @@ import { makeLabeller } from '../../lib/policy/profiles.ts';
 import type { PolicyTimeline } from '../../lib/policy/timeline.ts';
 import { InventoryEvent } from '../../schemas/inventory-event.ts';
 import { enrichGroup, topics } from '../../schemas/topics.ts';
+import { coalesced } from './coalesced.ts';
 import { LivePolicies } from './live-policies.ts';
 import type { EnrichMetrics } from './metrics.ts';
 import { pause } from './retry.ts';
@@ -133,6 +134,17 @@ export async function openWorld(options: WorldOptions): Promise<World> {
       opened.catch(reject);
     });
 
+  const lookForEnds = coalesced(async () => {
+    // What a watermark vouches for stands before it on the topic, perhaps in another partition.
+    const heard = inventory.snapshotWatermarks();
+    const positions = await Promise.all(
+      [topics.inventory, topics.policy].map(async (topic) =>
+        (await bus.positions(topic, enrichGroup)).map((end) => ({ ...end, of: `${topic}/${end.partition}` })),
+      ),
+    );
+    return { heard, ends: positions.flat() };
+  });
+
   // Profiles first, so that the inventory is labelled once.
   const policyTail = await follow(topics.policy, applyPolicy);
   const inventoryTail = await follow(topics.inventory, applyInventory);
@@ -141,20 +153,7 @@ export async function openWorld(options: WorldOptions): Promise<World> {
     policies: rules.policies,
     compiledTo: (beginMs) => rules.compiledTo(beginMs),
     async catchUp(waitMs, signal) {
-      // What a watermark vouches for stands before it on the topic, perhaps in another partition.
-      const heard = inventory.snapshotWatermarks();
-      const ends = (
-        await Promise.all(
-          [topics.inventory, topics.policy].map(async (topic) =>
-            (
-              await bus.positions(topic, enrichGroup)
-            ).map((end) => ({
-              ...end,
-              of: `${topic}/${end.partition}`,
-            })),
-          ),
-        )
-      ).flat();
+      const { heard, ends } = await lookForEnds();
       const behind = (): { of: string; next: number }[] =>
         ends.filter(({ of, earliest, next }) => next > earliest && (applied.get(of) ?? 0) < next);
       let progress = inventory.generation;

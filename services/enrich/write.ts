@@ -1,20 +1,20 @@
-/** One block to the store: names and judges its flows, then inserts rows and ledger under the plan's token. */
+/** Names and judges flows, slice by slice, and inserts blocks of them under the plan's token, with their ledger. */
 import type { Logger } from 'pino';
 import type { Bus, TopicPartition } from '../../lib/bus/bus.ts';
 import { failpoint } from '../../lib/runtime/failpoint.ts';
 import type { Store } from '../../lib/store/store.ts';
 import { topics } from '../../schemas/topics.ts';
-import type { BlockBuilder, LedgerEntry, MovedMessage } from './block.ts';
 import type { Catalog } from './catalog.ts';
 import { countFlows } from './counts.ts';
 import { closeLateRows, offerLateRows } from './late.ts';
 import type { EnrichMetrics } from './metrics.ts';
-import type { Needs } from './needs.ts';
+import { Needs } from './needs.ts';
 import { insertToken, type Plan } from './plan.ts';
 import type { Repairer } from './repair.ts';
-import { BlockNamer, judgeBlock, silentSourceMs, spanOfBlock } from './resolve.ts';
+import { BlockNamer, judgeBlock, type NamedRows, silentSourceMs, spanOfBlock } from './resolve.ts';
 import { pause, retried } from './retry.ts';
-import { type BlockContent, flowsBlock, lateBlock, runsOf } from './rows.ts';
+import { flowsBlock, type LateRows, lateBlock, runsOf, type SliceContent } from './rows.ts';
+import type { LedgerEntry, MovedMessage, SliceBuilder } from './slice.ts';
 import { dateTime64 } from './time.ts';
 import { AddressTraits } from './traits.ts';
 import type { World } from './world.ts';
@@ -35,15 +35,8 @@ export interface WriterOptions {
  * stays late for good.
  */
 const replayHoldMs = 60_000;
-/** How often a held block looks whether the inventory has caught up, ms. */
+/** How often a held slice looks whether the inventory has caught up, ms. */
 const holdStepMs = 100;
-
-interface NamedBlock {
-  readonly content: BlockContent;
-  /** What its pending rows wait for. */
-  readonly needs: Needs;
-  readonly hasPending: boolean;
-}
 
 function ledgerRow(at: TopicPartition, entry: LedgerEntry): Record<string, unknown> {
   const { header, message } = entry;
@@ -75,6 +68,26 @@ function ledgerRow(at: TopicPartition, entry: LedgerEntry): Record<string, unkno
   };
 }
 
+/** A slice whose rows have their verdicts, and where they begin in the block. */
+interface JudgedSlice {
+  readonly firstRow: number;
+  readonly named: NamedRows;
+  readonly content: SliceContent;
+}
+
+function pendingRows({ firstRow, content }: JudgedSlice): LateRows {
+  const { source, destination } = content.resolved;
+  const isPending = (row: number): boolean => source.pending[row] === 1 || destination.pending[row] === 1;
+  return { content, firstRow, runs: runsOf(content.columns.count, isPending) };
+}
+
+/** What pending rows of all slices wait for. */
+function needsOf(judged: readonly JudgedSlice[]): Needs {
+  const all = new Needs();
+  for (const { named } of judged) if (named.pendingCount > 0) all.add(named.namer.needs);
+  return all;
+}
+
 export class BlockWriter {
   readonly #options: WriterOptions;
   readonly #traits: AddressTraits;
@@ -85,82 +98,105 @@ export class BlockWriter {
   }
 
   /**
-   * Resolves when the block is in the store, for good; or when `signal` is aborted. `again`: another try may have written
-   * some of it, and decided which of its rows are late.
+   * Names the slice, and waits for the inventory to vouch for it while the wait lasts. `again`: another try may have
+   * written some of it, and decided which of its rows are late.
+   */
+  async name(slice: SliceBuilder, again: boolean, signal: AbortSignal): Promise<void> {
+    const { world, metrics } = this.#options;
+    const { columns } = slice;
+    if (columns.count === 0) return;
+    await this.#catchUp(signal);
+    let newestMs = 0;
+    for (let row = 0; row < columns.count; row++) newestMs = Math.max(newestMs, columns.startMs[row] ?? 0);
+    await world.compiledTo(newestMs);
+    if (signal.aborted) return;
+    const span = spanOfBlock(columns, world.policies);
+    this.#traits.refresh(span.engine);
+    const namer = new BlockNamer(columns, slice.batches, slice.resolved, world.inventory, this.#traits);
+    const named: NamedRows = { namer, span, pendingCount: namer.nameAll() };
+    slice.named = named;
+    // Counted from the arrival of its oldest flow, so that no flow waits longer; a backlog does not wait at all.
+    const arrivedMs = slice.ledger[0]?.message.timestampMs ?? Date.now();
+    const deadlineMs = again
+      ? Date.now() + replayHoldMs
+      : Math.min(arrivedMs, Date.now()) + this.#options.holdMs;
+    if (named.pendingCount > 0) metrics.held.inc();
+    while (named.pendingCount > 0 && !signal.aborted) {
+      const leftMs = deadlineMs - Date.now();
+      const waitMs = namer.needs.shortestWaitMs(world.inventory, silentSourceMs);
+      // What waits for a source that is further behind than the wait can last is not worth holding the others back.
+      if (leftMs <= 0 || waitMs > leftMs) break;
+      await pause(Math.min(Math.max(holdStepMs, waitMs), leftMs), signal);
+      await this.#nameAgain(named, signal);
+    }
+  }
+
+  /** Names those ends that were pending by what is known now. */
+  async #nameAgain(named: NamedRows, signal: AbortSignal): Promise<void> {
+    await this.#catchUp(signal);
+    if (signal.aborted) return;
+    this.#traits.refresh(named.span.engine);
+    named.pendingCount = named.namer.namePending();
+  }
+
+  /**
+   * Resolves when the block of these slices, which are named, is in the store, for good; or when `signal` is aborted.
+   * `again`: as when they were named.
    */
   async write(
     at: TopicPartition,
     plan: Plan,
-    block: BlockBuilder,
+    slices: readonly SliceBuilder[],
     again: boolean,
     signal: AbortSignal,
   ): Promise<void> {
-    const { store, metrics } = this.#options;
+    const { store, catalog, metrics } = this.#options;
     const token = insertToken(at, plan);
-    await this.#deadLetters(at, block.ledger, signal);
-    await this.#handOn(block.moved, signal);
-    if (block.columns.count > 0) {
-      const named = await this.#name(block, again, signal);
-      if (named === null) return;
+    const ledger = slices.flatMap((slice) => slice.ledger);
+    await this.#deadLetters(at, ledger, signal);
+    await this.#handOn(
+      slices.flatMap((slice) => slice.moved),
+      signal,
+    );
+    const judged = await this.#judge(slices, signal);
+    if (signal.aborted) return;
+    if (judged.length > 0) {
       const stopTimer = metrics.insertSeconds.startTimer();
-      await this.#retry(signal, 'writing identities', () =>
-        this.#options.catalog.writeIdentities(
-          [
-            named.content.resolved.source.identity.slice(0, block.columns.count),
-            named.content.resolved.destination.identity.slice(0, block.columns.count),
-          ],
-          block.columns.count,
-        ),
-      );
-      await this.#writeRows(at, plan, block, named, again, signal);
+      for (const { content } of judged) {
+        const { columns, resolved } = content;
+        await this.#retry(signal, 'writing identities', () =>
+          catalog.writeIdentities([resolved.source.identity, resolved.destination.identity], columns.count),
+        );
+      }
+      const receivedMs = ledger[0]?.message.timestampMs ?? Date.now();
+      await this.#writeRows(at, plan, judged, again ? { receivedMs } : null, signal);
       stopTimer();
     }
-    if (block.ledger.length > 0)
+    if (ledger.length > 0)
       await this.#retry(signal, 'writing the ledger', () =>
         store.insertRows(
           'batches',
-          block.ledger.map((entry) => ledgerRow(at, entry)),
+          ledger.map((entry) => ledgerRow(at, entry)),
           `${token}#batches`,
         ),
       );
-    if (!signal.aborted) this.#count(block);
+    if (!signal.aborted) this.#count(judged, ledger);
   }
 
-  /** Names and judges the block, once the inventory vouches for it or the wait is over; null when `signal` was aborted. */
-  async #name(block: BlockBuilder, again: boolean, signal: AbortSignal): Promise<NamedBlock | null> {
-    const { world, metrics } = this.#options;
-    await this.#catchUp(signal);
-    if (signal.aborted) return null;
-    const { columns, batches, resolved } = block;
-    let newestMs = 0;
-    for (let row = 0; row < columns.count; row++) newestMs = Math.max(newestMs, columns.startMs[row] ?? 0);
-    await world.compiledTo(newestMs);
-    const span = spanOfBlock(columns, world.policies);
-    this.#traits.refresh(span.engine);
-    const namer = new BlockNamer(columns, batches, resolved, world.inventory, this.#traits);
-    // Counted from the arrival of its oldest flow, so that no flow waits longer; a backlog does not wait at all.
-    const arrivedMs = block.ledger[0]?.message.timestampMs ?? Date.now();
-    const deadlineMs = again
-      ? Date.now() + replayHoldMs
-      : Math.min(arrivedMs, Date.now()) + this.#options.holdMs;
-    let pending = namer.nameAll();
-    if (pending > 0) metrics.held.inc();
-    while (pending > 0) {
-      const leftMs = deadlineMs - Date.now();
-      // What waits for a source that is further behind than the wait can last is not worth holding the others back.
-      if (leftMs <= 0 || namer.needs.shortestWaitMs(world.inventory, silentSourceMs) > leftMs) break;
-      await pause(Math.min(holdStepMs, leftMs), signal);
-      await this.#catchUp(signal);
-      if (signal.aborted) return null;
-      this.#traits.refresh(span.engine);
-      pending = namer.namePending();
+  /** Gives verdicts to all slices that have rows, after a last look at what is pending: more may have become known. */
+  async #judge(slices: readonly SliceBuilder[], signal: AbortSignal): Promise<JudgedSlice[]> {
+    const { inventory, policies } = this.#options.world;
+    const judged: JudgedSlice[] = [];
+    let firstRow = 0;
+    for (const { columns, batches, resolved, named } of slices) {
+      if (named === null) continue;
+      if (named.pendingCount > 0) await this.#nameAgain(named, signal);
+      if (signal.aborted) return [];
+      const engines = judgeBlock(columns, resolved, inventory, policies, named.span);
+      judged.push({ firstRow, named, content: { columns, resolved, batches, inventory, engines } });
+      firstRow += columns.count;
     }
-    const engines = judgeBlock(columns, resolved, world.inventory, world.policies, span);
-    return {
-      content: { columns, resolved, batches, inventory: world.inventory, engines },
-      needs: namer.needs,
-      hasPending: pending > 0,
-    };
+    return judged;
   }
 
   async #catchUp(signal: AbortSignal): Promise<void> {
@@ -168,28 +204,22 @@ export class BlockWriter {
     await this.#retry(signal, 'catching up with the inventory', () => world.catchUp(holdMs, signal));
   }
 
-  /** Late rows to `flows_late`, the others to `flows`. */
+  /** Late rows to `flows_late`, the others to `flows`. `again` where another try may have decided which are late. */
   async #writeRows(
     at: TopicPartition,
     plan: Plan,
-    block: BlockBuilder,
-    named: NamedBlock,
-    again: boolean,
+    judged: readonly JudgedSlice[],
+    again: { readonly receivedMs: number } | null,
     signal: AbortSignal,
   ): Promise<void> {
     const { store, repairer, metrics } = this.#options;
-    const { content, needs, hasPending } = named;
-    const { count } = content.columns;
-    const { source, destination } = content.resolved;
     let late: ReadonlySet<number> = new Set();
-    if (again) {
-      const receivedMs = block.ledger[0]?.message.timestampMs ?? Date.now();
+    if (again !== null) {
       await this.#retry(signal, 'reading late rows', async () => {
-        late = await closeLateRows(store, at, plan, receivedMs);
+        late = await closeLateRows(store, at, plan, again.receivedMs);
       });
-    } else if (hasPending) {
-      const runs = runsOf(count, (row) => source.pending[row] === 1 || destination.pending[row] === 1);
-      const rows = lateBlock(content, runs, at.partition, plan.from);
+    } else if (judged.some(({ named }) => named.pendingCount > 0)) {
+      const rows = lateBlock(judged.map(pendingRows), at.partition, plan.from);
       await this.#retry(signal, 'writing late rows', async () => {
         late = await offerLateRows(store, at, plan, rows);
       });
@@ -197,13 +227,12 @@ export class BlockWriter {
     if (signal.aborted) return;
     failpoint('enrich.late-written');
     const isLate = late;
-    const rows =
-      isLate.size === 0
-        ? flowsBlock(content)
-        : flowsBlock(
-            content,
-            runsOf(count, (row) => !isLate.has(row)),
-          );
+    const rows = flowsBlock(
+      judged.map(({ content, firstRow }) => ({
+        content,
+        runs: isLate.size === 0 ? null : runsOf(content.columns.count, (row) => !isLate.has(firstRow + row)),
+      })),
+    );
     if (rows.rowCount > 0) {
       await this.#retry(signal, 'writing flows', () =>
         store.insertBlock('flows', rows, insertToken(at, plan)),
@@ -213,9 +242,10 @@ export class BlockWriter {
     failpoint('enrich.flows-written');
     if (isLate.size > 0) {
       metrics.lateRows.inc(isLate.size);
-      repairer.note(at.partition, plan.from, again ? null : needs);
+      repairer.note(at.partition, plan.from, again === null ? needsOf(judged) : null);
     }
-    countFlows(metrics, content, (row) => !isLate.has(row));
+    for (const { content, firstRow } of judged)
+      countFlows(metrics, content, (row) => !isLate.has(firstRow + row));
   }
 
   /** Sends what could not be read to `flows.dead`; after a crash it may be there twice. */
@@ -261,12 +291,12 @@ export class BlockWriter {
     await retried(signal, this.#options.log, what, work, () => this.#options.metrics.insertRetries.inc());
   }
 
-  #count(block: BlockBuilder): void {
+  #count(judged: readonly JudgedSlice[], ledger: readonly LedgerEntry[]): void {
     const { metrics } = this.#options;
     metrics.blocks.inc();
-    metrics.rows.inc(block.columns.count);
+    metrics.rows.inc(judged.reduce((sum, { content }) => sum + content.columns.count, 0));
     const now = Date.now();
-    for (const { outcome, cause, message } of block.ledger) {
+    for (const { outcome, cause, message } of ledger) {
       metrics.batches.inc({ outcome, cause });
       metrics.delaySeconds.observe((now - message.timestampMs) / 1000);
     }

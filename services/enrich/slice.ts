@@ -1,4 +1,7 @@
-/** A block while it grows: messages decoded into columns, and a ledger entry for each message. */
+/**
+ * A slice of a block: messages decoded into columns, and a ledger entry for each message. Slices are named one by one as they
+ * come, and inserted together.
+ */
 
 import type { BusMessage } from '../../lib/bus/bus.ts';
 import {
@@ -13,7 +16,7 @@ import type { BatchOutcome, DropCause } from '../../schemas/closed-lists.ts';
 import { type EndAges, endAgesOf, noEndAges } from './ages.ts';
 import { type Home, homeOf } from './home.ts';
 import type { Plan } from './plan.ts';
-import { makeResolvedColumns, type ResolvedColumns } from './resolve.ts';
+import { makeResolvedColumns, type NamedRows, type ResolvedColumns } from './resolve.ts';
 import type { NamedBatchRows } from './rows.ts';
 import type { SeenBatches } from './sequences.ts';
 
@@ -57,12 +60,12 @@ export interface BatchScheme {
   toleranceMs(header: BatchHeader): number;
 }
 
-/** Whether a message went in, or the block must be written first. */
+/** Whether a message went in, or goes into the next slice. */
 export type TakeResult = 'taken' | 'full';
 
 const initialRows = 8192;
 
-export class BlockBuilder {
+export class SliceBuilder {
   readonly #limits: BlockLimits;
   readonly #scheme: BatchScheme;
   #columns = makeFlowColumns(initialRows);
@@ -74,6 +77,8 @@ export class BlockBuilder {
   #byteCount = 0;
   /** Takes whatever comes, whatever the limits: a block that is built again must get all of its range. */
   unlimited = false;
+  /** What is known of its rows; null until they are named. */
+  named: NamedRows | null = null;
 
   constructor(limits: BlockLimits, scheme: BatchScheme) {
     this.#limits = limits;
@@ -83,7 +88,7 @@ export class BlockBuilder {
   get columns(): FlowColumns {
     return this.#columns;
   }
-  /** Room for what becomes known of the rows. It is this block's own, as it is on its way while others are resolved. */
+  /** Room for what becomes known of the rows. It is this slice's own, as it is on its way while others are resolved. */
   get resolved(): ResolvedColumns {
     if (this.#resolved.verdict.length < this.#columns.capacity)
       this.#resolved = makeResolvedColumns(this.#columns.capacity);
@@ -120,9 +125,10 @@ export class BlockBuilder {
     this.#batches = [];
     this.#byteCount = 0;
     this.unlimited = false;
+    this.named = null;
   }
 
-  /** Decodes a message into the block. A batch that was seen before, or can't be read, leaves a ledger entry only. */
+  /** Decodes a message into the slice. A batch that was seen before, or can't be read, leaves a ledger entry only. */
   take(message: BusMessage, home: Home, seen: SeenBatches): TakeResult {
     const size = message.value?.length ?? 0;
     if (!this.unlimited && !this.isEmpty && this.#byteCount + size > this.#limits.maxBytes) return 'full';
