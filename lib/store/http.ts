@@ -38,6 +38,11 @@ function insertSettings(token: string | undefined, rowCount: number): Record<str
     // One insert is one block, or a token would stand for several.
     input_format_parallel_parsing: '0',
     max_insert_threads: '1',
+    // Compiling what a view computes takes longer than computing it.
+    compile_expressions: '0',
+    compile_aggregate_expressions: '0',
+    // Views have grouped their rows already.
+    optimize_on_insert: '0',
     max_insert_block_size: rows,
     min_insert_block_size_rows: rows,
     min_insert_block_size_bytes: '0',
