@@ -29,10 +29,12 @@ import { type Figure, mustEqual } from './report.ts';
 const intervalMs = 10_000;
 /** What an agent of a busy node reports at once. */
 const flowsPerBatch = 5000;
-const lookEveryMs = 50;
+const lookEveryMs = 100;
 /** How far sources of inventory are behind, as kubelink's are. */
 const vouchLagMs = 1000;
 const settleMs = 60_000;
+/** One for each core: more only make blocks smaller. */
+const partitionCount = 2;
 
 export interface SustainedOptions {
   readonly bus: 'embedded' | 'kafka';
@@ -117,13 +119,14 @@ export async function benchSustained(
     return [{ name: `${name}: skipped, ${kafka.skip}`, value: 0, unit: 'ms' }];
   const clickhouse = await startClickHouse();
   const dataDir = await mkdtemp(join(tmpdir(), 'eastwest-bench-'));
-  const settings = { kind, ...(kafka === null ? {} : { brokers: kafka.brokers }) };
+  const settings = { kind, partitionCount, ...(kafka === null ? {} : { brokers: kafka.brokers }) };
   const busConfig = Parse(BusConfig, Default(BusConfig, settings));
   const bus = await openBus(busConfig, { dataDir, log: quiet, clientId: 'bench' });
   const store = openStore(clickhouse.config(), { log: quiet });
   const environment: Record<string, string> = {
     EASTWEST_RUNTIME_DATA_DIR: dataDir,
     EASTWEST_BUS_KIND: kind,
+    EASTWEST_BUS_PARTITION_COUNT: String(partitionCount),
     ...(kafka === null ? {} : { EASTWEST_BUS_BROKERS: kafka.brokers.join(',') }),
   };
   const stop = new AbortController();
@@ -136,7 +139,14 @@ export async function benchSustained(
     // Sent when their interval is over, which is when everything is ready.
     const leadMs = 20_000 + (count / 1_000_000) * 5000;
     const startMs = Date.now() + leadMs - intervalMs;
-    const estate = makeEstate({ seed: 'sustained', size: 'bank', startMs });
+    // Agents have measured their clocks, as real ones do.
+    const estate = makeEstate({
+      seed: 'sustained',
+      size: 'bank',
+      startMs,
+      clockSkewMs: 20,
+      unmeasuredClockShare: 0,
+    });
     const batches = [...estate.flowBatches({ count, flowsPerBatch, flowsPerSecond })];
     const events = [...estate.inventory()];
     for (let at = 0; at < events.length; at += 1000)

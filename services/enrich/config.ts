@@ -26,7 +26,7 @@ export const EnrichConfig = Type.Object(
       description: 'Least time, ms, between two inserts of a partition: what comes meanwhile goes into one.',
     }),
     holdMs: Type.Integer({
-      default: 1200,
+      default: 1500,
       minimum: 0,
       description:
         'Longest wait, ms, of a flow from its arrival on the bus until the inventory vouches for its time; what is not settled then is written as late and repaired.',
@@ -38,7 +38,7 @@ export const EnrichConfig = Type.Object(
         'How long, ms, after their writing late flows wait for the inventory, before they stay as they are.',
     }),
     repairIntervalMs: Type.Integer({
-      default: 500,
+      default: 2000,
       minimum: 10,
       description: 'Pause, ms, between two looks for late flows that can be repaired.',
     }),

@@ -46,6 +46,7 @@ function escapeXml(text: string): string {
 
 /**
  * Text of config.xml. An insert is on the disk when it is acknowledged, as the offsets of the bus are.
+ * Few parts are not worth a merge: it would take the processor from inserts (docs/decisions/010).
  * Of the logs in tables only those named here exist: no trace, metric, text or part log.
  */
 export function serverConfig(options: ServerOptions): string {
@@ -73,6 +74,7 @@ export function serverConfig(options: ServerOptions): string {
   <merge_tree>
     <fsync_after_insert>1</fsync_after_insert>
     <fsync_part_directory>1</fsync_part_directory>
+    <min_parts_to_merge_at_once>8</min_parts_to_merge_at_once>
   </merge_tree>
   <user_directories><users_xml><path>${escapeXml(paths.users)}</path></users_xml></user_directories>
   <query_log>
