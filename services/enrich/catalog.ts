@@ -156,7 +156,7 @@ export class Catalog {
   }
 
   /** Writes the identities among `columns` that were not written yet. To be called before rows that point to them. */
-  async writeIdentities(columns: readonly Int32Array[], count: number): Promise<void> {
+  async writeIdentities(columns: readonly Int32Array[]): Promise<void> {
     const total = this.#inventory.identities.list.length;
     if (total > this.#written.length) {
       const larger = new Uint8Array(total * 2);
@@ -165,7 +165,7 @@ export class Catalog {
     }
     const fresh = new Set<number>();
     for (const column of columns) {
-      for (let row = 0; row < count; row++) {
+      for (let row = 0; row < column.length; row++) {
         const index = column[row] ?? 0;
         if (this.#written[index] === 0) fresh.add(index);
       }
@@ -193,7 +193,7 @@ export class Catalog {
         const identities = present.flatMap((owner) =>
           this.#inventory.identityPeriods(owner.index).map(({ identity }) => identity),
         );
-        await this.writeIdentities([Int32Array.from(identities)], identities.length);
+        await this.writeIdentities([Int32Array.from(identities)]);
         await this.#insert(
           'workloads',
           present.flatMap((owner) => workloadRows(this.#inventory, owner)),
@@ -236,7 +236,7 @@ export class Catalog {
     const known = new Map(stored.map((range) => [rangeKey(range), range.identity]));
     const news = [...rows].filter(([key, { identity }]) => known.get(key) !== identity);
     const identities = Int32Array.from([...this.#inventory.ranges()], ({ identity }) => identity.index);
-    await this.writeIdentities([identities], identities.length);
+    await this.writeIdentities([identities]);
     await this.#insert('ranges', [
       ...news.map(([, row]) => row),
       ...gone.map((row) => ({ ...row, removed: 1 })),

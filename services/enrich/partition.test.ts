@@ -19,7 +19,7 @@ const limits: BlockLimits = {
   maxAheadMs: 60_000,
 };
 
-function message(offset: number, sequence: number, flowCount: number, startMs = 0): BusMessage {
+function message(offset: number, sequence: number, flowCount: number, startMs = 0, text = ''): BusMessage {
   const flow = {
     startMs,
     durationMs: 1,
@@ -59,7 +59,7 @@ function message(offset: number, sequence: number, flowCount: number, startMs = 
     samplingRate: 1,
     clockOffsetMs: 0,
     clockErrorMs: -1,
-    strings: [''],
+    strings: text === '' ? [''] : ['', text],
     flows: Array(flowCount).fill(flow),
   });
   return { offset, timestampMs: now, key: 'a', value, headers: {} };
@@ -220,6 +220,15 @@ test('a block is cut at the limit of rows, and the rest goes into the next', asy
   const outside = new Outside();
   const worker = outside.worker(1, undefined, 60_000);
   await worker.messages([1, 2, 3, 4, 5].map((i) => message(i - 1, i, 3000)));
+  await worker.drain();
+  assert.deepEqual([...outside.store.keys()], ['flows/0/0-1', 'flows/0/2-3', 'flows/0/4-4']);
+});
+
+test('a block is cut at the limit of bytes, whatever slices are ready', async () => {
+  const outside = new Outside();
+  const worker = outside.worker(1, undefined, 60_000);
+  const text = 'x'.repeat(400_000);
+  await worker.messages([1, 2, 3, 4, 5].map((i) => message(i - 1, i, 1, 0, text)));
   await worker.drain();
   assert.deepEqual([...outside.store.keys()], ['flows/0/0-1', 'flows/0/2-3', 'flows/0/4-4']);
 });

@@ -66,7 +66,7 @@ export class PartitionWorker {
   #inHand: readonly Slice[] = [];
   /** Settles when a block was committed, or never will be. */
   #landed = Promise.withResolvers<void>();
-  /** Makes blocks of what waits, while anything does. */
+  /** Makes blocks of what waits; settles when all that was handed over is committed, or never will be. */
   #running: Promise<void> | null = null;
   /** Ends waiting for larger blocks. */
   readonly #hurry = new AbortController();
@@ -154,7 +154,7 @@ export class PartitionWorker {
     await this.#replayed.promise;
     this.#gate ??= Promise.withResolvers();
     await this.#send();
-    await this.#allDone();
+    await this.#running;
     if (this.#stop.signal.aborted) return;
     try {
       await this.#deps.commit(this.#at, {
@@ -190,7 +190,7 @@ export class PartitionWorker {
     this.#gate ??= Promise.withResolvers();
     if (plan !== null) await this.#send(plan);
     // Until it is committed nobody can tell from the ledger what was seen.
-    await this.#allDone();
+    await this.#running;
     this.#replayed.resolve();
   }
 
@@ -218,10 +218,20 @@ export class PartitionWorker {
   }
 
   #hasRoomFor(builder: SliceBuilder): boolean {
-    const held = [...this.#inHand, ...this.#waiting];
-    if (held.length === 0) return true;
-    const rows = held.reduce((sum, slice) => sum + slice.builder.columns.count, builder.columns.count);
-    return held.length < maxSlices && rows <= 2 * this.#deps.limits.maxRows;
+    const held = [...this.#inHand, ...this.#waiting].map((slice) => slice.builder);
+    return held.length === 0 || (held.length < maxSlices && this.#fits([...held, builder], 2));
+  }
+
+  /** Whether slices are within the limits of so many blocks. */
+  #fits(builders: readonly SliceBuilder[], blockCount: number): boolean {
+    const { maxRows, maxBytes } = this.#deps.limits;
+    let rows = 0;
+    let bytes = 0;
+    for (const { columns, byteCount } of builders) {
+      rows += columns.count;
+      bytes += byteCount;
+    }
+    return rows <= blockCount * maxRows && bytes <= blockCount * maxBytes;
   }
 
   async #run(): Promise<void> {
@@ -234,7 +244,7 @@ export class PartitionWorker {
         await first.naming;
         if (signal.aborted) break;
         this.#nextTurnMs = Date.now() + this.#deps.lingerMs;
-        await this.#carry(this.#takeReady());
+        await this.#carry(this.#takeReady(first));
       }
     } catch (error) {
       if (!signal.aborted) this.#fail(error);
@@ -242,15 +252,13 @@ export class PartitionWorker {
     this.#running = null;
   }
 
-  /** The slices that are ready, from the first on, as many as a block may have rows. */
-  #takeReady(): [Slice, ...Slice[]] | [] {
-    const [first, ...others] = this.#waiting;
-    if (first === undefined) return [];
+  /** The slices that are ready, from the first one on, as many as a block may have. */
+  #takeReady(first: Slice): [Slice, ...Slice[]] {
     const block: [Slice, ...Slice[]] = [first];
-    let rows = first.builder.columns.count;
-    for (const slice of others) {
-      rows += slice.builder.columns.count;
-      if (first.isPlanned || !slice.isReady || rows > this.#deps.limits.maxRows) break;
+    const builders = [first.builder];
+    for (const slice of this.#waiting.slice(1)) {
+      builders.push(slice.builder);
+      if (first.isPlanned || !slice.isReady || !this.#fits(builders, 1)) break;
       block.push(slice);
     }
     this.#waiting = this.#waiting.slice(block.length);
@@ -258,10 +266,9 @@ export class PartitionWorker {
     return block;
   }
 
-  async #carry(block: readonly Slice[]): Promise<void> {
+  async #carry(block: readonly [Slice, ...Slice[]]): Promise<void> {
     const [first] = block;
-    const last = block.at(-1);
-    if (first === undefined || last === undefined) return;
+    const last = block.at(-1) ?? first;
     const at = this.#at;
     const { signal } = this.#stop;
     const plan = { from: first.range.from, to: last.range.to };
@@ -306,16 +313,11 @@ export class PartitionWorker {
     if (rows <= 2 * this.#deps.limits.maxRows) this.#spares.push(builder);
   }
 
-  /** Resolves when what was handed over is committed, or never will be. */
-  async #allDone(): Promise<void> {
-    await this.#running;
-  }
-
   /** Writes what is held and resolves when it is committed. */
   async drain(): Promise<void> {
     this.#hurry.abort();
     if (this.#replay === null) await this.#send();
-    await this.#allDone();
+    await this.#running;
   }
 
   /** Drops what is held at once: whoever owns the partition next reads it again. */

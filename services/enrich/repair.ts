@@ -226,7 +226,7 @@ export class Repairer {
       return true;
     });
     if (replaced.length === 0) return;
-    await catalog.writeIdentities([resolved.source.identity, resolved.destination.identity], rows.length);
+    await catalog.writeIdentities([resolved.source.identity, resolved.destination.identity]);
     failpoint('enrich.before-repair');
     await offerRepair(store, partition, pass, replaced);
     of.lastPass = pass;

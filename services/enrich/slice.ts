@@ -103,6 +103,10 @@ export class SliceBuilder {
   get batches(): readonly NamedBatchRows[] {
     return this.#batches;
   }
+  /** Bytes of the messages taken. */
+  get byteCount(): number {
+    return this.#byteCount;
+  }
   get isEmpty(): boolean {
     return this.#range === null;
   }

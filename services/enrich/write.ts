@@ -127,16 +127,18 @@ export class BlockWriter {
       // What waits for a source that is further behind than the wait can last is not worth holding the others back.
       if (leftMs <= 0 || waitMs > leftMs) break;
       await pause(Math.min(Math.max(holdStepMs, waitMs), leftMs), signal);
-      await this.#nameAgain(named, signal);
+      await this.#nameAgain([named], signal);
     }
   }
 
-  /** Names those ends that were pending by what is known now. */
-  async #nameAgain(named: NamedRows, signal: AbortSignal): Promise<void> {
+  /** Names those ends that are pending by what is known now. */
+  async #nameAgain(pending: readonly NamedRows[], signal: AbortSignal): Promise<void> {
     await this.#catchUp(signal);
     if (signal.aborted) return;
-    this.#traits.refresh(named.span.engine);
-    named.pendingCount = named.namer.namePending();
+    for (const named of pending) {
+      this.#traits.refresh(named.span.engine);
+      named.pendingCount = named.namer.namePending();
+    }
   }
 
   /**
@@ -162,12 +164,11 @@ export class BlockWriter {
     if (signal.aborted) return;
     if (judged.length > 0) {
       const stopTimer = metrics.insertSeconds.startTimer();
-      for (const { content } of judged) {
-        const { columns, resolved } = content;
-        await this.#retry(signal, 'writing identities', () =>
-          catalog.writeIdentities([resolved.source.identity, resolved.destination.identity], columns.count),
-        );
-      }
+      const identities = judged.flatMap(({ content: { columns, resolved } }) => [
+        resolved.source.identity.subarray(0, columns.count),
+        resolved.destination.identity.subarray(0, columns.count),
+      ]);
+      await this.#retry(signal, 'writing identities', () => catalog.writeIdentities(identities));
       const receivedMs = ledger[0]?.message.timestampMs ?? Date.now();
       await this.#writeRows(at, plan, judged, again ? { receivedMs } : null, signal);
       stopTimer();
@@ -186,12 +187,13 @@ export class BlockWriter {
   /** Gives verdicts to all slices that have rows, after a last look at what is pending: more may have become known. */
   async #judge(slices: readonly SliceBuilder[], signal: AbortSignal): Promise<JudgedSlice[]> {
     const { inventory, policies } = this.#options.world;
+    const pending = slices.flatMap(({ named }) => (named !== null && named.pendingCount > 0 ? [named] : []));
+    if (pending.length > 0) await this.#nameAgain(pending, signal);
     const judged: JudgedSlice[] = [];
+    if (signal.aborted) return judged;
     let firstRow = 0;
     for (const { columns, batches, resolved, named } of slices) {
       if (named === null) continue;
-      if (named.pendingCount > 0) await this.#nameAgain(named, signal);
-      if (signal.aborted) return [];
       const engines = judgeBlock(columns, resolved, inventory, policies, named.span);
       judged.push({ firstRow, named, content: { columns, resolved, batches, inventory, engines } });
       firstRow += columns.count;
