@@ -1,6 +1,8 @@
 /** Keeps the partitions of this process, and with them all others, reckoning with one number of partitions: see home.ts. */
+
 import type { Logger } from 'pino';
 import type { Bus, TopicPartition } from '../../lib/bus/bus.ts';
+import { asError } from '../../lib/runtime/as-error.ts';
 import { enrichGroup } from '../../schemas/topics.ts';
 import type { Home } from './home.ts';
 import type { PartitionWorker } from './partition.ts';
@@ -79,7 +81,7 @@ export function keepAgreement(options: AgreementOptions): Agreement {
       const seen = await seenAt(at, worker.home, worker.committedTo, signal);
       if (seen !== null) worker.begin(seen);
     } catch (error) {
-      if (!signal.aborted) options.onFailure(error instanceof Error ? error : new Error(String(error)));
+      if (!signal.aborted) options.onFailure(asError(error));
     } finally {
       joining.delete(worker);
     }

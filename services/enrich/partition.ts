@@ -3,8 +3,10 @@
  * are ready, and were not before, become a block, and each block goes plan -> insert -> commit (design, section 7). The
  * longer that takes the more the next block has. When there is no room for more rows the bus waits.
  */
+
 import type { Logger } from 'pino';
 import { type BusMessage, type Committed, FencedError, type TopicPartition } from '../../lib/bus/bus.ts';
+import { asError } from '../../lib/runtime/as-error.ts';
 import { failpoint } from '../../lib/runtime/failpoint.ts';
 import type { Home } from './home.ts';
 import { encodeMark, type Plan } from './plan.ts';
@@ -303,7 +305,7 @@ export class PartitionWorker {
     this.stop();
     if (error instanceof FencedError)
       this.#deps.log.warn(this.#at, 'partition went to another enricher, which redoes what was planned');
-    else this.#deps.onFailure(error instanceof Error ? error : new Error(String(error)));
+    else this.#deps.onFailure(asError(error));
   }
 
   /** Keeps the builder for further slices, as long as all that are kept are no more than room for two blocks. */

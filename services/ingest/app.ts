@@ -1,7 +1,9 @@
 /** Builds the HTTP side of the door; nothing listens until somebody says so. */
+
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 import { type Bus, BusFullError, MessageTooLargeError } from '../../lib/bus/bus.ts';
+import { asError } from '../../lib/runtime/as-error.ts';
 import { failpoint } from '../../lib/runtime/failpoint.ts';
 import { topics } from '../../schemas/topics.ts';
 import { type Format, formatOf, makeBatchReader } from './batches.ts';
@@ -152,7 +154,7 @@ export function buildIngest(parts: IngestParts): FastifyInstance {
       appended.catch(() => undefined);
       if (error instanceof BusFullError) throw new RefusedError('backlog-full', error.message);
       if (error instanceof MessageTooLargeError) throw new RefusedError('message-too-large', error.message);
-      const failure = error instanceof Error ? error : new Error(String(error));
+      const failure = asError(error);
       parts.onAppendError(failure);
       throw new RefusedError('bus-away', `the bus did not take the batch: ${failure.message}`);
     } finally {

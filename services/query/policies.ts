@@ -1,7 +1,9 @@
 /** The policy in force at any moment: the topic `policy` is followed, and the newest version compiled before it is asked about. */
+
 import type { Bus } from '../../lib/bus/bus.ts';
 import { PolicyFollower } from '../../lib/policy/follow.ts';
 import type { PolicySpan, PolicyTimeline } from '../../lib/policy/timeline.ts';
+import { asError } from '../../lib/runtime/as-error.ts';
 import { topics } from '../../schemas/topics.ts';
 import { ProblemError } from './problem.ts';
 
@@ -25,10 +27,6 @@ export interface PoliciesOptions {
 interface Following {
   readonly policies: PolicyTimeline;
   close(): Promise<void>;
-}
-
-function asError(error: unknown): Error {
-  return error instanceof Error ? error : new Error(String(error));
 }
 
 async function follow({ open, onError }: PoliciesOptions): Promise<Following> {

@@ -4,7 +4,9 @@
  * memory within a limit. A batch comes out byte for byte as it went in, with its old boot id and sequence, after a
  * restart too. Positions inside a segment aren't kept across restarts: such a batch is sent again, which is harmless.
  */
+
 import { join } from 'node:path';
+import { asError } from '../../../lib/runtime/as-error.ts';
 import { realFiles, type SpoolFiles } from './files.ts';
 import { encodeRecord, type FoundRecord, type RecordHead, readRecords, type SpoolRecord } from './record.ts';
 import { emptyState, parseState, type SpoolState } from './state.ts';
@@ -70,10 +72,6 @@ const stateFile = 'state.json';
 /** Two by turns: while one is written the other still belongs to the last batch. */
 const noteFiles = ['note-0', 'note-1'] as const;
 const segmentName = /^(\d{10})\.segment$/;
-
-function asError(error: unknown): Error {
-  return error instanceof Error ? error : new Error(String(error));
-}
 
 export class Spool {
   readonly #options: SpoolOptions;
