@@ -49,8 +49,8 @@ describe('over the embedded bus', () => {
     test(`all is counted once, whatever dies: seed embedded-${i}`, (context) =>
       runsRight(ground, `embedded-${i}`, (text) => context.diagnostic(text)));
 
-  /** Moments at which a right enricher may die: rows are in the store and nothing says so; none are, and a plan says so. */
-  const moments = { token: 'enrich.flows-written', 'commit-first': 'enrich.late-written' } as const;
+  /** Where a right enricher may die and a wrong one may not: rows are in the store and the bus doesn't know; none are, and it knows of the plan. */
+  const moments = { token: 'enrich.flows-written', 'commit-first': 'enrich.planned' } as const;
   for (const name of ['token', 'commit-first'] as const)
     test(`the runs can tell: an enricher that is wrong on purpose (${name}) makes one wrong`, async (context) => {
       const faults: Fault[] = [{ kind: 'failpoint', of: 'enrich-0', what: `${moments[name]}=kill@2` }];

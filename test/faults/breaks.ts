@@ -25,8 +25,8 @@ export const breaks = {
   'commit-first': {
     what: 'offsets are committed before the insert',
     file: 'services/enrich/partition.ts',
-    from: 'await this.#deps.write(',
-    to: 'await this.#deps.commit(at, { offset: plan.to + 1, metadata: encodeMark({ plan: null, partitionCount }) }); await this.#deps.write(',
+    from: "failpoint('enrich.planned');",
+    to: "await this.#deps.commit(at, { offset: plan.to + 1, metadata: encodeMark({ plan: null, partitionCount }) }); failpoint('enrich.planned');",
   },
 } as const satisfies Record<string, Break>;
 export type BreakName = keyof typeof breaks;
