@@ -5,8 +5,8 @@ import { parseAddress } from '../lib/net/address.ts';
 import type { PolicyTimeline } from '../lib/policy/timeline.ts';
 import type { NativeBlock } from '../lib/store/native.ts';
 import { clearFlowColumns, makeFlowColumns, readFlowBatch } from '../lib/wire/columns.ts';
-import { BlockNamer, judgeBlock, makeResolvedColumns, spanOfBlock } from '../services/enrich/resolve.ts';
-import { flowsBlock } from '../services/enrich/rows.ts';
+import { BlockNamer, judgeBlock, spanOfBlock } from '../services/enrich/resolve.ts';
+import { flowsBlock, type SliceContent } from '../services/enrich/rows.ts';
 import { SeenBatches } from '../services/enrich/sequences.ts';
 import { SliceBuilder } from '../services/enrich/slice.ts';
 import { AddressTraits } from '../services/enrich/traits.ts';
@@ -125,35 +125,47 @@ export function makeEnrichment(
   maxRows = 524288,
 ): (traffic: Traffic, onBlock: (block: EnrichedBlock) => void) => void {
   const limits = { maxRows, maxBatchRows: maxRows, maxBytes: 1 << 30, maxAgeMs: 1e12, maxAheadMs: 1e12 };
-  const builder = new SliceBuilder(limits, {
-    networkIndex: (name) => inventory.network(name),
-    toleranceMs: () => 1000,
-  });
+  const scheme = { networkIndex: (name: string) => inventory.network(name), toleranceMs: () => 1000 };
+  const spares: SliceBuilder[] = [];
+  const nextBuilder = (): SliceBuilder => spares.pop() ?? new SliceBuilder(limits, scheme);
   const { engine } = policies.at(Date.now());
   const traits = new AddressTraits(inventory, engine);
-  const resolved = makeResolvedColumns(maxRows);
-  const send = (onBlock: (block: EnrichedBlock) => void): void => {
-    const { columns, batches } = builder;
+  const judge = ({ columns, batches, resolved, stored }: SliceBuilder): SliceContent => {
     const span = spanOfBlock(columns, policies);
     traits.refresh(span.engine);
     const pending = new BlockNamer(columns, batches, resolved, inventory, traits).nameAll();
     if (pending > 0) throw new Error(`${pending} ends are pending, though nothing is late`);
     const engines = judgeBlock(columns, resolved, inventory, policies, span);
-    onBlock({
-      rows: flowsBlock([{ content: { columns, resolved, batches, inventory, engines }, runs: null }]),
-      rowCount: columns.count,
-    });
-    builder.clear();
+    return { columns, resolved, stored, batches, inventory, engines };
   };
   return (traffic, onBlock) => {
     const seen = new SeenBatches(100_000);
     const home = { partition: 0, partitionCount: 1 };
     const timestampMs = Date.now();
+    let builder = nextBuilder();
+    let slices: SliceBuilder[] = [];
+    let rowCount = 0;
+    const send = (): void => {
+      const contents = slices.map(judge);
+      onBlock({ rows: flowsBlock(contents.map((content) => ({ content, runs: null }))), rowCount });
+      for (const slice of slices) slice.clear();
+      spares.push(...slices);
+      slices = [];
+      rowCount = 0;
+    };
+    const close = (): void => {
+      if (rowCount + builder.columns.count > maxRows) send();
+      slices.push(builder);
+      rowCount += builder.columns.count;
+      builder = nextBuilder();
+    };
     traffic.messages.forEach(({ agentId, message }, offset) => {
       const busMessage = { offset, timestampMs, key: agentId, value: message, headers: {} };
-      while (builder.take(busMessage, home, seen) === 'full') send(onBlock);
+      while (builder.take(busMessage, home, seen) === 'full') close();
     });
-    if (!builder.isEmpty) send(onBlock);
+    if (!builder.isEmpty) close();
+    if (slices.length > 0) send();
+    spares.push(builder);
   };
 }
 

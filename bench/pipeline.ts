@@ -13,6 +13,7 @@ import { openBus } from '../lib/bus/open.ts';
 import { topicSpecs } from '../lib/bus/topics.ts';
 import { inventoryKey } from '../lib/inventory/events.ts';
 import { publishPolicy } from '../lib/policy/publish.ts';
+import { countBuffersAsMemory } from '../lib/runtime/collector.ts';
 import { migrate } from '../lib/store/migrate.ts';
 import type { NativeBlock } from '../lib/store/native.ts';
 import { openStore } from '../lib/store/open.ts';
@@ -249,6 +250,8 @@ export async function benchPipeline(
   traffic: Traffic,
   onFigures: (figures: readonly Figure[]) => void,
 ): Promise<void> {
+  // As the enricher does.
+  countBuffersAsMemory();
   const clickhouse = await startClickHouse();
   try {
     const blocks = blocksOf(traffic);

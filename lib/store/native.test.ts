@@ -65,3 +65,24 @@ test('an array of another width than its type is an error that names the column'
 test('codes of an enum are the positions in its list', () => {
   assert.equal(enum8Type(['none', 'pod']), "Enum8('none' = 0, 'pod' = 1)");
 });
+
+test('pieces are the same as one array, and other than whole rows are an error', () => {
+  const pieces = [Uint8Array.of(1, 0), new Uint8Array(0), Uint8Array.of(2, 0, 3, 0)];
+  assert.deepEqual(
+    bytesOf(3, [{ name: 'port', type: 'UInt16', data: { pieces } }]),
+    bytesOf(3, [{ name: 'port', type: 'UInt16', data: Uint16Array.of(1, 2, 3) }]),
+  );
+  const dictionary = ['', 'a', 'b', 'c'];
+  assert.deepEqual(
+    bytesOf(3, [
+      { name: 'it', type: 'LowCardinality(String)', data: { dictionary, indexes: { width: 2, pieces } } },
+    ]),
+    bytesOf(3, [
+      { name: 'it', type: 'LowCardinality(String)', data: { dictionary, indexes: Uint16Array.of(1, 2, 3) } },
+    ]),
+  );
+  assert.throws(
+    () => encodeNativeBlock(2, [{ name: 'port', type: 'UInt16', data: { pieces } }]),
+    /port: pieces of 6 bytes together, 2 rows of UInt16 have 4/,
+  );
+});

@@ -7,7 +7,12 @@
 /** Words of a LowCardinality(String) column: row i has `dictionary[indexes[i]]`; words may be in any order. */
 export interface DictionaryColumn {
   readonly dictionary: readonly string[];
-  readonly indexes: Uint8Array | Uint16Array | Uint32Array;
+  readonly indexes: Uint8Array | Uint16Array | Uint32Array | (PiecedColumn & { readonly width: 1 | 2 | 4 });
+}
+
+/** Bytes of the rows as they lie in memory, end to end, in any number of pieces: exactly as many as the block has rows. */
+export interface PiecedColumn {
+  readonly pieces: readonly Uint8Array[];
 }
 
 /** Strings end to end: row i is `bytes[offsets[i], offsets[i + 1])`; `offsets` has one more element than there are rows. */
@@ -27,6 +32,7 @@ export type ColumnData =
   | BigInt64Array
   | Float32Array
   | Float64Array
+  | PiecedColumn
   | DictionaryColumn
   | BytesColumn
   | readonly string[]
@@ -39,7 +45,8 @@ export type ColumnData =
  * - DateTime64(3): BigInt64Array of milliseconds, or Float64Array of milliseconds (whole numbers);
  * - IPv6: Uint8Array of 16 bytes a row in network order; IPv4: Uint32Array of host-order numbers;
  * - String: string[] or BytesColumn; Array(String): string[][];
- * - LowCardinality(String): DictionaryColumn or string[].
+ * - LowCardinality(String): DictionaryColumn or string[];
+ * - any of fixed width: PiecedColumn.
  */
 export interface NativeColumn {
   readonly name: string;
@@ -120,10 +127,12 @@ function encodeBytes(column: BytesColumn, count: number): Uint8Array {
 }
 
 /** Key version, then per block: index width and 'has additional keys' (0x200), the words, the indexes. */
-function encodeLowCardinality(column: DictionaryColumn, count: number): Uint8Array[] {
+function encodeLowCardinality(column: NativeColumn, data: DictionaryColumn, count: number): Uint8Array[] {
+  const { dictionary, indexes } = data;
+  const width = 'width' in indexes ? indexes.width : indexes.BYTES_PER_ELEMENT;
+  if ('pieces' in indexes) checkPieces(column, indexes, width, count);
+  else checkLength(column, indexes.length, count);
   if (count === 0) return [];
-  const { dictionary, indexes } = column;
-  const width = indexes.BYTES_PER_ELEMENT;
   const head = new DataView(new ArrayBuffer(24));
   head.setBigUint64(0, 1n, true);
   head.setBigUint64(8, BigInt(0x200 | Math.log2(width)), true);
@@ -134,7 +143,9 @@ function encodeLowCardinality(column: DictionaryColumn, count: number): Uint8Arr
     new Uint8Array(head.buffer),
     encodeStrings(dictionary, dictionary.length),
     new Uint8Array(rows.buffer),
-    new Uint8Array(indexes.buffer, indexes.byteOffset, count * width),
+    ...('pieces' in indexes
+      ? indexes.pieces
+      : [new Uint8Array(indexes.buffer, indexes.byteOffset, count * width)]),
   ];
 }
 
@@ -187,11 +198,28 @@ const fixedWidths: Readonly<Record<string, number>> = {
 
 type ListData = readonly string[] | readonly (readonly string[])[];
 
-function isView(data: ColumnData): data is Exclude<ColumnData, DictionaryColumn | BytesColumn | ListData> {
+/** Bytes a row of a type of fixed width. */
+export function fixedWidth(type: string): number | undefined {
+  return fixedWidths[baseOf(type)];
+}
+
+/** The type without its arguments. */
+function baseOf(type: string): string {
+  const paren = type.indexOf('(');
+  return paren < 0 ? type : type.slice(0, paren);
+}
+
+type TypedData = Exclude<ColumnData, PiecedColumn | DictionaryColumn | BytesColumn | ListData>;
+
+function isView(data: ColumnData): data is TypedData {
   return ArrayBuffer.isView(data);
 }
 
-function isList(data: DictionaryColumn | BytesColumn | ListData): data is ListData {
+function isPieced(data: ColumnData): data is PiecedColumn {
+  return 'pieces' in data;
+}
+
+function isList(data: PiecedColumn | DictionaryColumn | BytesColumn | ListData): data is ListData {
   return Array.isArray(data);
 }
 
@@ -211,6 +239,14 @@ function checkLength(column: NativeColumn, rows: number, rowCount: number): void
   if (rows < rowCount) {
     throw new NativeEncodeError(`column ${column.name}: data for ${rows} rows, the block has ${rowCount}`);
   }
+}
+
+function checkPieces(column: NativeColumn, { pieces }: PiecedColumn, width: number, rowCount: number): void {
+  const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
+  if (bytes !== rowCount * width)
+    throw new NativeEncodeError(
+      `column ${column.name}: pieces of ${bytes} bytes together, ${rowCount} rows of ${column.type} have ${rowCount * width}`,
+    );
 }
 
 function mismatch(column: NativeColumn): NativeEncodeError {
@@ -234,26 +270,28 @@ function encodeFixed(column: NativeColumn, base: string, width: number, rowCount
   return new Uint8Array(data.buffer, data.byteOffset, rowCount * width);
 }
 
-function encodeColumn(column: NativeColumn, rowCount: number): Uint8Array[] {
+function encodeColumn(column: NativeColumn, rowCount: number): readonly Uint8Array[] {
   const { data, type } = column;
-  const paren = type.indexOf('(');
-  const base = paren < 0 ? type : type.slice(0, paren);
+  const base = baseOf(type);
   const width = fixedWidths[base];
-  if (width !== undefined) return [encodeFixed(column, base, width, rowCount)];
-  if (isView(data)) throw mismatch(column);
+  if (width !== undefined) {
+    if (!isPieced(data)) return [encodeFixed(column, base, width, rowCount)];
+    checkPieces(column, data, width, rowCount);
+    return data.pieces;
+  }
+  if (isView(data) || isPieced(data)) throw mismatch(column);
   if (isList(data)) {
     checkLength(column, data.length, rowCount);
     if (type === 'String' && isStringList(data)) return [encodeStrings(data, rowCount)];
     if (type === 'LowCardinality(String)' && isStringList(data)) {
-      return encodeLowCardinality(toDictionary(data, rowCount), rowCount);
+      return encodeLowCardinality(column, toDictionary(data, rowCount), rowCount);
     }
     if (type === 'Array(String)' && isStringLists(data)) return encodeStringArrays(data, rowCount);
   } else if ('bytes' in data) {
     checkLength(column, data.offsets.length - 1, rowCount);
     if (type === 'String') return [encodeBytes(data, rowCount)];
   } else {
-    checkLength(column, data.indexes.length, rowCount);
-    if (type === 'LowCardinality(String)') return encodeLowCardinality(data, rowCount);
+    if (type === 'LowCardinality(String)') return encodeLowCardinality(column, data, rowCount);
   }
   throw mismatch(column);
 }

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { BusConfig } from '../../lib/bus/config.ts';
 import { openBus } from '../../lib/bus/open.ts';
 import { topicSpecs } from '../../lib/bus/topics.ts';
+import { countBuffersAsMemory } from '../../lib/runtime/collector.ts';
 import { RuntimeConfig } from '../../lib/runtime/config.ts';
 import { defineService } from '../../lib/runtime/service.ts';
 import { StoreConfig } from '../../lib/store/config.ts';
@@ -21,6 +22,7 @@ export const service = defineService({
   description: 'Joins flows with inventory and policy as of their own time and writes them to the store.',
   sections: { runtime: RuntimeConfig, bus: BusConfig, store: StoreConfig, enrich: EnrichConfig },
   async run({ config, log, metrics: registry, readiness, memory, signal }) {
+    countBuffersAsMemory();
     const metrics = makeMetrics(registry);
     readiness.set('store', 'not reached yet');
     readiness.set('inventory', 'not read yet');

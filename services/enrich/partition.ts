@@ -125,7 +125,7 @@ export class PartitionWorker {
       if (this.#replay !== null && message.offset === this.#replay.to) await this.#finishReplay();
     }
     if (this.#replay !== null || this.#building.isEmpty) return;
-    if (this.#building.columns.count >= this.#deps.limits.maxRows) await this.#send();
+    if (this.#building.isFull) await this.#send();
     else this.#armTimer();
   }
 

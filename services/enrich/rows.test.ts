@@ -66,8 +66,8 @@ function slices(parts: readonly (readonly number[])[]): SliceContent[] {
       const home = { partition: 0, partitionCount: 1 };
       assert.equal(builder.take(message, home, new SeenBatches(10)), 'taken');
     }
-    const { columns, batches, resolved } = builder;
-    return { columns, batches, resolved, inventory, engines: [] };
+    const { columns, batches, resolved, stored } = builder;
+    return { columns, batches, resolved, stored, inventory, engines: [] };
   });
 }
 

@@ -3,9 +3,9 @@
 import type { Inventory } from '../../lib/inventory/inventory.ts';
 import type { PolicyEngine } from '../../lib/policy/engine.ts';
 import {
-  type DictionaryColumn,
   encodeNativeBlock,
   enum8Type,
+  fixedWidth,
   type NativeBlock,
   type NativeColumn,
 } from '../../lib/store/native.ts';
@@ -28,81 +28,120 @@ export interface NamedBatchRows extends BatchRows {
   readonly networkName: string;
 }
 
-/** Collects the distinct texts of a LowCardinality column, decoding each reference once. */
-class TextColumn {
-  readonly dictionary: string[] = [''];
+/** What the store gets of each row besides what was decoded; 64-bit numbers as pairs of words. */
+export interface StoredColumns {
+  readonly seconds: Uint32Array;
+  readonly sourceIdentity: Uint32Array;
+  readonly destinationIdentity: Uint32Array;
+  readonly verdict: Uint8Array;
+  readonly reason: Uint8Array;
+  readonly rule: Uint32Array;
+  readonly policy: Uint32Array;
+  /** Indexes of words. */
+  readonly actionReason: Uint32Array;
+  readonly dnsName: Uint32Array;
+  readonly processName: Uint32Array;
+  readonly agent: Uint32Array;
+}
+
+export function makeStoredColumns(capacity: number): StoredColumns {
+  return {
+    seconds: new Uint32Array(capacity),
+    sourceIdentity: new Uint32Array(capacity * 2),
+    destinationIdentity: new Uint32Array(capacity * 2),
+    verdict: new Uint8Array(capacity),
+    reason: new Uint8Array(capacity),
+    rule: new Uint32Array(capacity * 2),
+    policy: new Uint32Array(capacity),
+    actionReason: new Uint32Array(capacity),
+    dnsName: new Uint32Array(capacity),
+    processName: new Uint32Array(capacity),
+    agent: new Uint32Array(capacity),
+  };
+}
+
+/** What the rows of a slice are made of. */
+export interface SliceContent {
+  readonly columns: FlowColumns;
+  readonly resolved: ResolvedColumns;
+  /** Filled when a block is made. */
+  readonly stored: StoredColumns;
+  readonly batches: readonly NamedBatchRows[];
+  readonly inventory: Inventory;
+  /** Those that judged, see `judgeBlock`. */
+  readonly engines: readonly PolicyEngine[];
+}
+
+/** Collects the distinct texts of a LowCardinality column. */
+class Words {
+  readonly list: string[] = [''];
   readonly #known = new Map<string, number>([['', 0]]);
 
   index(text: string): number {
     let index = this.#known.get(text);
     if (index === undefined) {
-      index = this.dictionary.length;
-      this.dictionary.push(text);
+      index = this.list.length;
+      this.list.push(text);
       this.#known.set(text, index);
     }
     return index;
   }
 }
 
-function textColumn(columns: FlowColumns, references: Uint32Array): DictionaryColumn {
-  const column = new TextColumn();
-  const indexes = new Uint32Array(columns.count);
+/** Indexes of the texts that rows refer to; each reference is decoded once. */
+function indexTexts(
+  { columns }: SliceContent,
+  references: Uint32Array,
+  words: Words,
+  indexes: Uint32Array,
+): Uint32Array {
   let byReference: Int32Array | null = null;
   for (let row = 0; row < columns.count; row++) {
     const reference = references[row] ?? 0;
-    if (reference === 0) continue;
-    // Most blocks have few texts: the table of references is made when the first one comes.
-    byReference ??= new Int32Array(columns.texts.count).fill(-1);
-    let index = byReference[reference] ?? -1;
-    if (index < 0) {
-      index = column.index(columns.texts.text(reference));
-      byReference[reference] = index;
+    let index = 0;
+    if (reference !== 0) {
+      // Most slices have few texts: the table of references is made when the first one comes.
+      byReference ??= new Int32Array(columns.texts.count).fill(-1);
+      index = byReference[reference] ?? -1;
+      if (index < 0) {
+        index = words.index(columns.texts.text(reference));
+        byReference[reference] = index;
+      }
     }
     indexes[row] = index;
   }
-  return { dictionary: column.dictionary, indexes };
+  return indexes;
 }
 
-/** A text of each batch, for all of its rows. */
-function batchColumn(
-  count: number,
-  batches: readonly NamedBatchRows[],
+/** Indexes of a text of each batch, for all of its rows. */
+function indexBatches(
+  { batches }: SliceContent,
   textOf: (batch: NamedBatchRows) => string,
-): DictionaryColumn {
-  const column = new TextColumn();
-  const indexes = new Uint32Array(count);
+  words: Words,
+  indexes: Uint32Array,
+): Uint32Array {
   for (const batch of batches)
-    indexes.fill(column.index(textOf(batch)), batch.firstRow, batch.firstRow + batch.rowCount);
-  return { dictionary: column.dictionary, indexes };
+    indexes.fill(words.index(textOf(batch)), batch.firstRow, batch.firstRow + batch.rowCount);
+  return indexes;
 }
 
 /** Ids (pairs of words) of `indexes`. */
-function gatherIds(count: number, indexes: Int32Array, words: Uint32Array): BigUint64Array {
-  const out = new Uint32Array(count * 2);
+function gatherIds(count: number, indexes: Int32Array, words: Uint32Array, into: Uint32Array): void {
   for (let row = 0; row < count; row++) {
     const index = indexes[row] ?? 0;
-    out[row * 2] = words[index * 2] ?? 0;
-    out[row * 2 + 1] = words[index * 2 + 1] ?? 0;
+    into[row * 2] = words[index * 2] ?? 0;
+    into[row * 2 + 1] = words[index * 2 + 1] ?? 0;
   }
-  return new BigUint64Array(out.buffer);
 }
 
-/** Pairs of words as 64-bit numbers. */
-function longs(count: number, words: Uint32Array): BigUint64Array {
-  return new BigUint64Array(words.buffer, words.byteOffset, count);
-}
-
-function verdictColumns(
+function unpackVerdicts(
   count: number,
   { verdict: packed, judge }: ResolvedColumns,
   engines: readonly PolicyEngine[],
-): { verdict: Uint8Array; reason: Uint8Array; rule: BigUint64Array; policy: Uint32Array } {
+  { verdict, reason, rule, policy }: StoredColumns,
+): void {
   const words = engines.map((engine) => engine.ruleIdWords);
   const versions = engines.map((engine) => engine.version);
-  const verdict = new Uint8Array(count);
-  const reason = new Uint8Array(count);
-  const rule = new Uint32Array(count * 2);
-  const policy = new Uint32Array(count);
   for (let row = 0; row < count; row++) {
     const value = packed[row] ?? 0;
     const engine = judge[row] ?? 0;
@@ -114,86 +153,17 @@ function verdictColumns(
     rule[row * 2 + 1] = ruleWords?.[at + 1] ?? 0;
     policy[row] = versions[engine] ?? 0;
   }
-  return { verdict, reason, rule: new BigUint64Array(rule.buffer), policy };
 }
 
-const provenanceType = enum8Type(provenances);
-const certaintyType = enum8Type(certainties);
-
-/** What the rows of a slice are made of. */
-export interface SliceContent {
-  readonly columns: FlowColumns;
-  readonly resolved: ResolvedColumns;
-  readonly batches: readonly NamedBatchRows[];
-  readonly inventory: Inventory;
-  /** Those that judged, see `judgeBlock`. */
-  readonly engines: readonly PolicyEngine[];
-}
-
-/** A column of all rows of a slice. */
-interface RowColumn extends NativeColumn {
-  readonly data:
-    | Uint8Array
-    | Int8Array
-    | Uint16Array
-    | Uint32Array
-    | BigUint64Array
-    | Float64Array
-    | DictionaryColumn;
-}
-
-/** Columns of table `flows` for all rows of the block. They share memory with it. */
-function flowColumns({ columns, resolved, batches, inventory, engines }: SliceContent): RowColumn[] {
-  const count = columns.count;
-  const { source, destination } = resolved;
-  const seconds = new Uint32Array(count);
-  for (let row = 0; row < count; row++) seconds[row] = (columns.startMs[row] ?? 0) / 1000;
-  const { verdict, reason, rule, policy } = verdictColumns(count, resolved, engines);
-  const identityWords = inventory.identities.idWords;
-  return [
-    { name: 'time', type: 'DateTime', data: seconds },
-    { name: 'duration_ms', type: 'UInt32', data: columns.durationMs.subarray(0, count) },
-    { name: 'src_ip', type: 'IPv6', data: columns.source.subarray(0, count * 16) },
-    { name: 'src_port', type: 'UInt16', data: columns.sourcePort.subarray(0, count) },
-    { name: 'dst_ip', type: 'IPv6', data: columns.destination.subarray(0, count * 16) },
-    { name: 'dst_port', type: 'UInt16', data: columns.destinationPort.subarray(0, count) },
-    { name: 'protocol', type: 'UInt8', data: columns.protocol.subarray(0, count) },
-    { name: 'original_dst_ip', type: 'IPv6', data: columns.originalDestination.subarray(0, count * 16) },
-    { name: 'original_dst_port', type: 'UInt16', data: columns.originalDestinationPort.subarray(0, count) },
-    { name: 'src_workload', type: 'UInt64', data: longs(count, source.workload) },
-    { name: 'dst_workload', type: 'UInt64', data: longs(count, destination.workload) },
-    { name: 'src_identity', type: 'UInt64', data: gatherIds(count, source.identity, identityWords) },
-    { name: 'dst_identity', type: 'UInt64', data: gatherIds(count, destination.identity, identityWords) },
-    { name: 'src_provenance', type: provenanceType, data: source.provenance.subarray(0, count) },
-    { name: 'src_certainty', type: certaintyType, data: source.certainty.subarray(0, count) },
-    { name: 'dst_provenance', type: provenanceType, data: destination.provenance.subarray(0, count) },
-    { name: 'dst_certainty', type: certaintyType, data: destination.certainty.subarray(0, count) },
-    { name: 'side', type: enum8Type(sides), data: columns.side.subarray(0, count) },
-    { name: 'state', type: enum8Type(states), data: columns.state.subarray(0, count) },
-    { name: 'action', type: enum8Type(actions), data: columns.action.subarray(0, count) },
-    {
-      name: 'action_reason',
-      type: 'LowCardinality(String)',
-      data: textColumn(columns, columns.actionReason),
-    },
-    { name: 'flags', type: 'UInt16', data: columns.flags.subarray(0, count) },
-    { name: 'verdict', type: enum8Type(verdicts), data: verdict },
-    { name: 'reason', type: enum8Type(reasons), data: reason },
-    { name: 'rule', type: 'UInt64', data: rule },
-    { name: 'policy', type: 'UInt32', data: policy },
-    { name: 'bytes_forward', type: 'UInt64', data: longs(count, columns.bytesForward) },
-    { name: 'bytes_reverse', type: 'UInt64', data: longs(count, columns.bytesReverse) },
-    { name: 'packets_forward', type: 'UInt64', data: longs(count, columns.packetsForward) },
-    { name: 'packets_reverse', type: 'UInt64', data: longs(count, columns.packetsReverse) },
-    { name: 'connections', type: 'UInt32', data: columns.connectionCount.subarray(0, count) },
-    { name: 'dns_name', type: 'LowCardinality(String)', data: textColumn(columns, columns.dnsName) },
-    { name: 'process', type: 'LowCardinality(String)', data: textColumn(columns, columns.processName) },
-    {
-      name: 'agent',
-      type: 'LowCardinality(String)',
-      data: batchColumn(count, batches, ({ agentId }) => agentId),
-    },
-  ];
+/** Fills what does not depend on other slices. */
+function fillStored({ columns, resolved, stored, inventory, engines }: SliceContent): void {
+  const { count, startMs } = columns;
+  const { idWords } = inventory.identities;
+  const { seconds } = stored;
+  for (let row = 0; row < count; row++) seconds[row] = (startMs[row] ?? 0) / 1000;
+  gatherIds(count, resolved.source.identity, idWords, stored.sourceIdentity);
+  gatherIds(count, resolved.destination.identity, idWords, stored.destinationIdentity);
+  unpackVerdicts(count, resolved, engines, stored);
 }
 
 /** Rows as runs: from, to (not included), from, to, ... ascending. */
@@ -227,88 +197,112 @@ export interface PickedRows {
 const countPicked = ({ content, runs }: PickedRows): number =>
   runs === null ? content.columns.count : countOf(runs);
 
-/** Calls `onRun` for each run of the rows. */
-function eachRun({ content, runs }: PickedRows, onRun: (from: number, to: number) => void): void {
-  if (runs === null) onRun(0, content.columns.count);
-  else for (let i = 0; i < runs.length; i += 2) onRun(runs[i] ?? 0, runs[i + 1] ?? 0);
+/** A column of a block: where each slice has its values, of all rows; of texts the indexes, among the words of all slices. */
+type ColumnSource<P> =
+  | { readonly name: string; readonly type: string; readonly values: (slice: P) => ArrayBufferView }
+  | { readonly name: string; readonly indexes: (slice: P, words: Words) => Uint32Array };
+
+const lowCardinality = 'LowCardinality(String)';
+const provenanceType = enum8Type(provenances);
+const certaintyType = enum8Type(certainties);
+
+function column(
+  name: string,
+  type: string,
+  values: (content: SliceContent) => ArrayBufferView,
+): ColumnSource<PickedRows> {
+  return { name, type, values: ({ content }) => values(content) };
 }
 
-/** The same column of several slices. */
-interface ColumnPiece {
-  readonly column: RowColumn;
-  readonly picked: PickedRows;
+function texts(
+  name: string,
+  indexes: (content: SliceContent, words: Words) => Uint32Array,
+): ColumnSource<PickedRows> {
+  return { name, indexes: ({ content }, words) => indexes(content, words) };
 }
 
-/** The words of all pieces, each once. */
-function joinTexts(
-  pieces: readonly { data: DictionaryColumn; picked: PickedRows }[],
-  count: number,
-): DictionaryColumn {
-  const words = new TextColumn();
-  const indexes = new Uint32Array(count);
+/** Columns of table `flows`. */
+const flowColumns: readonly ColumnSource<PickedRows>[] = [
+  column('time', 'DateTime', ({ stored }) => stored.seconds),
+  column('duration_ms', 'UInt32', ({ columns }) => columns.durationMs),
+  column('src_ip', 'IPv6', ({ columns }) => columns.source),
+  column('src_port', 'UInt16', ({ columns }) => columns.sourcePort),
+  column('dst_ip', 'IPv6', ({ columns }) => columns.destination),
+  column('dst_port', 'UInt16', ({ columns }) => columns.destinationPort),
+  column('protocol', 'UInt8', ({ columns }) => columns.protocol),
+  column('original_dst_ip', 'IPv6', ({ columns }) => columns.originalDestination),
+  column('original_dst_port', 'UInt16', ({ columns }) => columns.originalDestinationPort),
+  column('src_workload', 'UInt64', ({ resolved }) => resolved.source.workload),
+  column('dst_workload', 'UInt64', ({ resolved }) => resolved.destination.workload),
+  column('src_identity', 'UInt64', ({ stored }) => stored.sourceIdentity),
+  column('dst_identity', 'UInt64', ({ stored }) => stored.destinationIdentity),
+  column('src_provenance', provenanceType, ({ resolved }) => resolved.source.provenance),
+  column('src_certainty', certaintyType, ({ resolved }) => resolved.source.certainty),
+  column('dst_provenance', provenanceType, ({ resolved }) => resolved.destination.provenance),
+  column('dst_certainty', certaintyType, ({ resolved }) => resolved.destination.certainty),
+  column('side', enum8Type(sides), ({ columns }) => columns.side),
+  column('state', enum8Type(states), ({ columns }) => columns.state),
+  column('action', enum8Type(actions), ({ columns }) => columns.action),
+  texts('action_reason', (content, words) =>
+    indexTexts(content, content.columns.actionReason, words, content.stored.actionReason),
+  ),
+  column('flags', 'UInt16', ({ columns }) => columns.flags),
+  column('verdict', enum8Type(verdicts), ({ stored }) => stored.verdict),
+  column('reason', enum8Type(reasons), ({ stored }) => stored.reason),
+  column('rule', 'UInt64', ({ stored }) => stored.rule),
+  column('policy', 'UInt32', ({ stored }) => stored.policy),
+  column('bytes_forward', 'UInt64', ({ columns }) => columns.bytesForward),
+  column('bytes_reverse', 'UInt64', ({ columns }) => columns.bytesReverse),
+  column('packets_forward', 'UInt64', ({ columns }) => columns.packetsForward),
+  column('packets_reverse', 'UInt64', ({ columns }) => columns.packetsReverse),
+  column('connections', 'UInt32', ({ columns }) => columns.connectionCount),
+  texts('dns_name', (content, words) =>
+    indexTexts(content, content.columns.dnsName, words, content.stored.dnsName),
+  ),
+  texts('process', (content, words) =>
+    indexTexts(content, content.columns.processName, words, content.stored.processName),
+  ),
+  texts('agent', (content, words) =>
+    indexBatches(content, ({ agentId }) => agentId, words, content.stored.agent),
+  ),
+];
+
+/** The picked rows of `values`, which has all; shares its memory where these are all. */
+function pick(values: ArrayBufferView, width: number, { content, runs }: PickedRows): Uint8Array {
+  const bytes = new Uint8Array(values.buffer, values.byteOffset, content.columns.count * width);
+  if (runs === null) return bytes;
+  const picked = new Uint8Array(countOf(runs) * width);
   let at = 0;
-  for (const { data, picked } of pieces) {
-    const meant = data.dictionary.map((word) => words.index(word));
-    eachRun(picked, (from, to) => {
-      for (let row = from; row < to; row++) indexes[at++] = meant[data.indexes[row] ?? 0] ?? 0;
-    });
+  for (let i = 0; i < runs.length; i += 2) {
+    const run = bytes.subarray((runs[i] ?? 0) * width, (runs[i + 1] ?? 0) * width);
+    picked.set(run, at);
+    at += run.length;
   }
-  return { dictionary: words.dictionary, indexes };
+  return picked;
 }
 
-type FixedData = Exclude<RowColumn['data'], DictionaryColumn>;
-
-const isFixed = (data: RowColumn['data']): data is FixedData => ArrayBuffer.isView(data);
-
-function asKind(data: FixedData, bytes: ArrayBuffer): FixedData {
-  if (data instanceof BigUint64Array) return new BigUint64Array(bytes);
-  if (data instanceof Float64Array) return new Float64Array(bytes);
-  if (data instanceof Uint32Array) return new Uint32Array(bytes);
-  if (data instanceof Uint16Array) return new Uint16Array(bytes);
-  if (data instanceof Int8Array) return new Int8Array(bytes);
-  return new Uint8Array(bytes);
-}
-
-/** One column of all pieces. It shares memory with a piece that is alone and whole. */
-function joinPieces(pieces: readonly [ColumnPiece, ...ColumnPiece[]], count: number): RowColumn {
-  const [{ column: first, picked }] = pieces;
-  if (pieces.length === 1 && picked.runs === null) return first;
-  const { name, type } = first;
-  if (!isFixed(first.data)) {
-    const texts = pieces.flatMap(({ column: { data }, picked }) => (isFixed(data) ? [] : [{ data, picked }]));
-    return { name, type, data: joinTexts(texts, count) };
-  }
-  const width = type === 'IPv6' ? 16 : first.data.BYTES_PER_ELEMENT;
-  const joined = new Uint8Array(count * width);
-  let at = 0;
-  for (const { column, picked } of pieces) {
-    const { data } = column;
-    if (!isFixed(data)) continue;
-    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-    eachRun(picked, (from, to) => {
-      const run = bytes.subarray(from * width, to * width);
-      joined.set(run, at);
-      at += run.length;
-    });
-  }
-  return { name, type, data: asKind(first.data, joined.buffer) };
-}
-
-/** One block of the picked rows of all slices, with the columns that `columnsOf` gives of all rows of each. */
-function joinSlices<P extends PickedRows>(
+/** One block of the picked rows of all slices. */
+function blockOf<P extends PickedRows>(
   slices: readonly P[],
-  columnsOf: (slice: P) => RowColumn[],
+  sources: readonly ColumnSource<P>[],
 ): NativeBlock {
-  const count = slices.reduce((sum, slice) => sum + countPicked(slice), 0);
-  const all = slices.map((slice) => ({ picked: slice, columns: columnsOf(slice) }));
-  const joined = (all[0]?.columns ?? []).flatMap((_, i) => {
-    const [first, ...others] = all.flatMap(({ picked, columns }) => {
-      const column = columns[i];
-      return column === undefined ? [] : [{ column, picked }];
-    });
-    return first === undefined ? [] : [joinPieces([first, ...others], count)];
+  for (const { content } of slices) fillStored(content);
+  const columns = sources.map((source): NativeColumn => {
+    const { name } = source;
+    if ('values' in source) {
+      const { type, values } = source;
+      const width = fixedWidth(type) ?? 0;
+      return { name, type, data: { pieces: slices.map((slice) => pick(values(slice), width, slice)) } };
+    }
+    const words = new Words();
+    const width = 4;
+    const pieces = slices.map((slice) => pick(source.indexes(slice, words), width, slice));
+    return { name, type: lowCardinality, data: { dictionary: words.list, indexes: { width, pieces } } };
   });
-  return encodeNativeBlock(count, joined);
+  return encodeNativeBlock(
+    slices.reduce((sum, slice) => sum + countPicked(slice), 0),
+    columns,
+  );
 }
 
 /**
@@ -316,7 +310,7 @@ function joinSlices<P extends PickedRows>(
  * However the rows lie in slices, it is one block, as a token stands for one.
  */
 export function flowsBlock(slices: readonly PickedRows[]): NativeBlock {
-  return joinSlices(slices, ({ content }) => flowColumns(content));
+  return blockOf(slices, flowColumns);
 }
 
 /** Late rows of a slice whose rows begin at `firstRow` of the block. */
@@ -324,35 +318,58 @@ export interface LateRows extends PickedRows {
   readonly firstRow: number;
 }
 
-/** Late rows as they are decided: what `flows` has, and all that it takes to name them again. */
+/**
+ * Late rows as they are decided: what `flows` has, and all that it takes to name them again. Shares memory as
+ * {@link flowsBlock} does, and with it.
+ */
 export function lateBlock(slices: readonly LateRows[], partition: number, block: number): NativeBlock {
-  return joinSlices(slices, ({ content, firstRow }) => lateColumns(content, firstRow, partition, block));
-}
-
-function lateColumns(content: SliceContent, first: number, partition: number, block: number): RowColumn[] {
-  const { columns, batches } = content;
-  const count = columns.count;
-  const tolerance = new Uint32Array(count);
-  for (const { firstRow, rowCount, toleranceMs } of batches)
-    tolerance.fill(Math.ceil(toleranceMs), firstRow, firstRow + rowCount);
-  const lowCardinality = 'LowCardinality(String)';
-  return [
-    ...flowColumns(content),
-    { name: 'start_ms', type: 'DateTime64(3)', data: columns.startMs.slice(0, count).map(Math.round) },
-    { name: 'tolerance_ms', type: 'UInt32', data: tolerance },
+  const each = (slice: LateRows): number => slice.content.columns.count;
+  return blockOf<LateRows>(slices, [
+    ...flowColumns,
+    {
+      name: 'start_ms',
+      type: 'DateTime64(3)',
+      values: (slice) =>
+        BigInt64Array.from({ length: each(slice) }, (_, row) =>
+          BigInt(Math.round(slice.content.columns.startMs[row] ?? 0)),
+        ),
+    },
+    { name: 'tolerance_ms', type: 'UInt32', values: ({ content }) => tolerances(content) },
     {
       name: 'network',
-      type: lowCardinality,
-      data: batchColumn(count, batches, ({ networkName }) => networkName),
+      indexes: (slice, words) =>
+        indexBatches(slice.content, ({ networkName }) => networkName, words, new Uint32Array(each(slice))),
     },
-    { name: 'src_hint', type: lowCardinality, data: textColumn(columns, columns.sourceHint) },
-    { name: 'dst_hint', type: lowCardinality, data: textColumn(columns, columns.destinationHint) },
-    { name: 'bus_partition', type: 'UInt32', data: new Uint32Array(count).fill(partition) },
-    { name: 'block', type: 'UInt64', data: new BigUint64Array(count).fill(BigInt(block)) },
-    { name: 'row', type: 'UInt32', data: Uint32Array.from({ length: count }, (_, row) => first + row) },
-    { name: 'pass', type: 'UInt32', data: new Uint32Array(count).fill(firstPass) },
-    { name: 'version', type: 'UInt32', data: new Uint32Array(count).fill(firstPass) },
-    { name: 'sign', type: 'Int8', data: new Int8Array(count).fill(1) },
-    { name: 'pending', type: 'UInt8', data: new Uint8Array(count).fill(1) },
-  ];
+    { name: 'src_hint', indexes: (slice, words) => hints(slice, slice.content.columns.sourceHint, words) },
+    {
+      name: 'dst_hint',
+      indexes: (slice, words) => hints(slice, slice.content.columns.destinationHint, words),
+    },
+    {
+      name: 'bus_partition',
+      type: 'UInt32',
+      values: (slice) => new Uint32Array(each(slice)).fill(partition),
+    },
+    { name: 'block', type: 'UInt64', values: (slice) => new BigUint64Array(each(slice)).fill(BigInt(block)) },
+    {
+      name: 'row',
+      type: 'UInt32',
+      values: (slice) => Uint32Array.from({ length: each(slice) }, (_, row) => slice.firstRow + row),
+    },
+    { name: 'pass', type: 'UInt32', values: (slice) => new Uint32Array(each(slice)).fill(firstPass) },
+    { name: 'version', type: 'UInt32', values: (slice) => new Uint32Array(each(slice)).fill(firstPass) },
+    { name: 'sign', type: 'Int8', values: (slice) => new Int8Array(each(slice)).fill(1) },
+    { name: 'pending', type: 'UInt8', values: (slice) => new Uint8Array(each(slice)).fill(1) },
+  ]);
+}
+
+function tolerances({ columns, batches }: SliceContent): Uint32Array {
+  const tolerance = new Uint32Array(columns.count);
+  for (const { firstRow, rowCount, toleranceMs } of batches)
+    tolerance.fill(Math.ceil(toleranceMs), firstRow, firstRow + rowCount);
+  return tolerance;
+}
+
+function hints({ content }: LateRows, references: Uint32Array, words: Words): Uint32Array {
+  return indexTexts(content, references, words, new Uint32Array(content.columns.count));
 }

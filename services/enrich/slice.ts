@@ -17,7 +17,7 @@ import { type EndAges, endAgesOf, noEndAges } from './ages.ts';
 import { type Home, homeOf } from './home.ts';
 import type { Plan } from './plan.ts';
 import { makeResolvedColumns, type NamedRows, type ResolvedColumns } from './resolve.ts';
-import type { NamedBatchRows } from './rows.ts';
+import { makeStoredColumns, type NamedBatchRows, type StoredColumns } from './rows.ts';
 import type { SeenBatches } from './sequences.ts';
 
 /** One line of the ledger: what became of one message. */
@@ -64,12 +64,15 @@ export interface BatchScheme {
 export type TakeResult = 'taken' | 'full';
 
 const initialRows = 8192;
+/** Rows of a slice at most, unless a single batch has more: the memory of one fits the next, and none grows for long. */
+const sliceRows = 32_768;
 
 export class SliceBuilder {
   readonly #limits: BlockLimits;
   readonly #scheme: BatchScheme;
   #columns = makeFlowColumns(initialRows);
   #resolved = makeResolvedColumns(0);
+  #stored = makeStoredColumns(0);
   #ledger: LedgerEntry[] = [];
   #moved: MovedMessage[] = [];
   #range: Plan | null = null;
@@ -94,6 +97,12 @@ export class SliceBuilder {
       this.#resolved = makeResolvedColumns(this.#columns.capacity);
     return this.#resolved;
   }
+  /** Room for what the store gets of the rows; on its way while others are made. */
+  get stored(): StoredColumns {
+    if (this.#stored.verdict.length < this.#columns.capacity)
+      this.#stored = makeStoredColumns(this.#columns.capacity);
+    return this.#stored;
+  }
   get ledger(): readonly LedgerEntry[] {
     return this.#ledger;
   }
@@ -110,6 +119,10 @@ export class SliceBuilder {
   get isEmpty(): boolean {
     return this.#range === null;
   }
+  /** Whether it has as many rows as a slice has. */
+  get isFull(): boolean {
+    return !this.unlimited && this.#columns.count >= this.#maxRows;
+  }
 
   /** Offsets of the messages taken; null while there are none. */
   get range(): Plan | null {
@@ -118,10 +131,11 @@ export class SliceBuilder {
 
   clear(): void {
     clearFlowColumns(this.#columns);
-    // Room for blocks as they may be now; one that was built again may have been larger.
-    if (this.#columns.capacity > Math.max(initialRows, 2 * this.#limits.maxRows)) {
+    // One that was built again, or had a large batch, is larger than others.
+    if (this.#columns.capacity > sliceRows) {
       this.#columns = makeFlowColumns(initialRows);
       this.#resolved = makeResolvedColumns(0);
+      this.#stored = makeStoredColumns(0);
     }
     this.#ledger = [];
     this.#moved = [];
@@ -240,10 +254,13 @@ export class SliceBuilder {
     return -1;
   }
 
+  get #maxRows(): number {
+    return Math.min(sliceRows, this.#limits.maxRows);
+  }
+
   /** A single batch goes in whatever the blocks are at the moment. */
   get #mostRows(): number {
-    const { maxRows, maxBatchRows } = this.#limits;
-    return this.isEmpty ? Math.max(maxRows, maxBatchRows) : maxRows;
+    return this.isEmpty ? Math.max(this.#maxRows, this.#limits.maxBatchRows) : this.#maxRows;
   }
 
   #grow(): void {

@@ -192,10 +192,10 @@ export class BlockWriter {
     const judged: JudgedSlice[] = [];
     if (signal.aborted) return judged;
     let firstRow = 0;
-    for (const { columns, batches, resolved, named } of slices) {
+    for (const { columns, batches, resolved, stored, named } of slices) {
       if (named === null) continue;
       const engines = judgeBlock(columns, resolved, inventory, policies, named.span);
-      judged.push({ firstRow, named, content: { columns, resolved, batches, inventory, engines } });
+      judged.push({ firstRow, named, content: { columns, resolved, stored, batches, inventory, engines } });
       firstRow += columns.count;
     }
     return judged;
