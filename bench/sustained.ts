@@ -18,7 +18,9 @@ import { publishPolicy } from '../lib/policy/publish.ts';
 import { migrate } from '../lib/store/migrate.ts';
 import { openStore } from '../lib/store/open.ts';
 import type { Store } from '../lib/store/store.ts';
+import { clearFlowColumns, type FlowColumns, makeFlowColumns, readFlowBatch } from '../lib/wire/columns.ts';
 import { topics } from '../schemas/topics.ts';
+import { EnrichConfig } from '../services/enrich/config.ts';
 import { freePort } from '../test/faults/free-port.ts';
 import { startClickHouse } from '../test/support/clickhouse.ts';
 import { startKafka } from '../test/support/kafka.ts';
@@ -30,8 +32,9 @@ const intervalMs = 10_000;
 /** What an agent of a busy node reports at once. */
 const flowsPerBatch = 5000;
 const lookEveryMs = 100;
-/** How far sources of inventory are behind, as kubelink's are. */
-const vouchLagMs = 1000;
+/** How far a cluster is behind when kubelink vouches for it (`statusLagMs` and the time a proof takes), and how often it does. */
+const vouchLagMs = 1210;
+const vouchEveryMs = 250;
 const settleMs = 60_000;
 /** One for each core: more only make blocks smaller. */
 const partitionCount = 2;
@@ -50,6 +53,29 @@ interface Posted {
   sentMs: number;
   acknowledgedMs: number;
   seenMs: number;
+  /** Up to when the inventory has to be complete before the names of all its flows are facts, ms since the epoch. */
+  readonly neededToMs: number;
+}
+
+/** What a source of inventory said, and when (`performance`) the bus had it. */
+interface Vouched {
+  readonly completeToMs: number;
+  readonly atMs: number;
+}
+
+function neededToMs(message: Uint8Array, columns: FlowColumns, inventoryErrorMs: number): number {
+  clearFlowColumns(columns);
+  const result = readFlowBatch(message, columns);
+  if (!result.ok) throw new Error(`${result.field} ${result.detail}`);
+  const { clockOffsetMs, clockErrorMs } = result.header;
+  let newestMs = 0;
+  for (let row = 0; row < columns.count; row++) newestMs = Math.max(newestMs, columns.startMs[row] ?? 0);
+  return newestMs - clockOffsetMs + clockErrorMs + inventoryErrorMs;
+}
+
+/** When the names of all flows of the batch could be known for certain, at the earliest. */
+function settledMs({ sentMs, neededToMs }: Posted, vouched: readonly Vouched[]): number {
+  return Math.max(sentMs, vouched.find(({ completeToMs }) => completeToMs >= neededToMs)?.atMs ?? Number.NaN);
 }
 
 function post(url: string, agent: Agent, message: Uint8Array): Promise<number> {
@@ -82,17 +108,19 @@ async function look(store: Store, waiting: Map<string, Posted>): Promise<void> {
   await sleep(Math.max(0, lookEveryMs - (performance.now() - beganMs)));
 }
 
-async function keepVouching(bus: Bus, sources: readonly string[], signal: AbortSignal): Promise<void> {
+async function keepVouching(
+  bus: Bus,
+  source: string,
+  vouched: Vouched[],
+  signal: AbortSignal,
+): Promise<void> {
   while (!signal.aborted) {
     const completeToMs = Date.now() - vouchLagMs;
-    await bus.append(
-      topics.inventory,
-      sources.map((source) => {
-        const event = { v: 1, type: 'watermark', source, completeToMs } as const;
-        return { key: inventoryKey(event), value: Buffer.from(JSON.stringify(event)), headers: { source } };
-      }),
-    );
-    await sleep(500, undefined, { signal }).catch(() => undefined);
+    const event = { v: 1, type: 'watermark', source, completeToMs } as const;
+    const value = Buffer.from(JSON.stringify(event));
+    await bus.append(topics.inventory, [{ key: inventoryKey(event), value, headers: { source } }]);
+    vouched.push({ completeToMs, atMs: performance.now() });
+    await sleep(vouchEveryMs, undefined, { signal }).catch(() => undefined);
   }
 }
 
@@ -159,7 +187,8 @@ export async function benchSustained(
         })),
       );
     await publishPolicy(bus, estate.policy(), 'bench');
-    void keepVouching(bus, ['bench'], stop.signal);
+    const vouched: Vouched[] = [];
+    void keepVouching(bus, 'bench', vouched, stop.signal);
     const port = await freePort();
     running.push(await startService('enrich', { ...environment, EASTWEST_STORE_URL: clickhouse.url }));
     running.push(await startService('ingest', { ...environment, EASTWEST_INGEST_PORT: String(port) }));
@@ -167,14 +196,17 @@ export async function benchSustained(
     if (Date.now() > startMs + intervalMs)
       throw new Error('getting ready took too long for the times of the flows');
     say(`sending for ${seconds} s ...`);
+    const columns = makeFlowColumns(flowsPerBatch);
+    const { inventoryErrorMs } = Parse(EnrichConfig, Default(EnrichConfig, {}));
     const posted = batches.map(
-      ({ agentId, sequence, flowCount }): Posted => ({
+      ({ agentId, sequence, flowCount, message }): Posted => ({
         agentId,
         sequence,
         flowCount,
         sentMs: Number.NaN,
         acknowledgedMs: Number.NaN,
         seenMs: Number.NaN,
+        neededToMs: neededToMs(message, columns, inventoryErrorMs),
       }),
     );
     const waiting = new Map(posted.map((batch) => [`${batch.agentId} ${batch.sequence}`, batch]));
@@ -225,12 +257,20 @@ export async function benchSustained(
       value,
       unit,
     });
+    const settled = (share: number): number =>
+      quantile(posted, (batch) => settledMs(batch, vouched) - batch.sentMs, share);
+    const written = (share: number): number =>
+      quantile(posted, (batch) => batch.seenMs - settledMs(batch, vouched), share);
     const shown = (share: number): number => quantile(posted, (batch) => batch.seenMs - batch.sentMs, share);
     return [
       figure('sent', count / tookS, 'flows/s'),
       figure('ingest to queryable, p50', shown(0.5)),
       figure('ingest to queryable, p99', shown(0.99)),
       figure('ingest to queryable, longest', shown(1)),
+      figure('of these until names can be certain, p50', settled(0.5)),
+      figure('of these until names can be certain, p99', settled(0.99)),
+      figure('from there to queryable, p50', written(0.5)),
+      figure('from there to queryable, p99', written(0.99)),
       figure(
         'ingest to acknowledged, p99',
         quantile(posted, (batch) => batch.acknowledgedMs - batch.sentMs, 0.99),

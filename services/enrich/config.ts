@@ -21,12 +21,12 @@ export const EnrichConfig = Type.Object(
         'Memory for blocks that are built or on their way, bytes, of all partitions of a process: the more it has, the smaller their blocks.',
     }),
     lingerMs: Type.Integer({
-      default: 500,
+      default: 400,
       minimum: 0,
       description: 'Least time, ms, between two inserts of a partition: what comes meanwhile goes into one.',
     }),
     holdMs: Type.Integer({
-      default: 1500,
+      default: 2000,
       minimum: 0,
       description:
         'Longest wait, ms, of a flow from its arrival on the bus until the inventory vouches for its time; what is not settled then is written as late and repaired.',

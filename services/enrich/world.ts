@@ -29,6 +29,8 @@ export interface World {
    * nothing was applied for `waitMs`.
    */
   catchUp(waitMs: number, signal: AbortSignal): Promise<void>;
+  /** Resolves when the next watermark is heard, after `waitMs`, or when `signal` is aborted. */
+  nextWatermark(waitMs: number, signal: AbortSignal): Promise<void>;
   /** Resolves when policies that judge flows which began at or before `beginMs` are compiled. */
   compiledTo(beginMs: number): Promise<void>;
   close(): Promise<void>;
@@ -91,8 +93,10 @@ export async function openWorld(options: WorldOptions): Promise<World> {
     const last = messages.at(-1);
     if (last !== undefined) applied.set(`${topic}/${partition}`, last.offset + 1);
   };
+  let watermarkHeard = Promise.withResolvers<void>();
   const applyInventory = (messages: readonly BusMessage[], partition: number): void => {
     note(topics.inventory, partition, messages);
+    let hasWatermark = false;
     for (const message of messages) {
       const { key, value, headers } = message;
       if (key === null) continue;
@@ -100,6 +104,11 @@ export async function openWorld(options: WorldOptions): Promise<World> {
       if (event === undefined) continue;
       inventory.apply(key, event, headers.source);
       rules.names.note(key, event === null);
+      hasWatermark ||= event?.type === 'watermark';
+    }
+    if (hasWatermark) {
+      watermarkHeard.resolve();
+      watermarkHeard = Promise.withResolvers();
     }
     metrics.owners.set(inventory.ownerCount);
     metrics.addresses.set(inventory.index.addressCount);
@@ -170,6 +179,11 @@ export async function openWorld(options: WorldOptions): Promise<World> {
       if (behind().length === 0) inventory.confirmWatermarks(heard);
       // The last messages may have been compacted away, which no reader can see: don't wait for them again.
       for (const { of, next } of behind()) applied.set(of, next);
+    },
+    async nextWatermark(waitMs, signal) {
+      const over = new AbortController();
+      await Promise.race([watermarkHeard.promise, pause(waitMs, AbortSignal.any([signal, over.signal]))]);
+      over.abort();
     },
     async close() {
       await Promise.all([policyTail.close(), inventoryTail.close()]);

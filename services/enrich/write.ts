@@ -12,7 +12,7 @@ import { Needs } from './needs.ts';
 import { insertToken, type Plan } from './plan.ts';
 import type { Repairer } from './repair.ts';
 import { BlockNamer, judgeBlock, type NamedRows, silentSourceMs, spanOfBlock } from './resolve.ts';
-import { pause, retried } from './retry.ts';
+import { retried } from './retry.ts';
 import { flowsBlock, type LateRows, lateBlock, runsOf, type SliceContent } from './rows.ts';
 import type { LedgerEntry, MovedMessage, SliceBuilder } from './slice.ts';
 import { dateTime64 } from './time.ts';
@@ -35,8 +35,8 @@ export interface WriterOptions {
  * stays late for good.
  */
 const replayHoldMs = 60_000;
-/** How often a held slice looks whether the inventory has caught up, ms. */
-const holdStepMs = 100;
+/** Longest time, ms, that a held slice waits for a watermark before it looks: what a source that is silent held back may be free. */
+const holdLookMs = 1000;
 
 function ledgerRow(at: TopicPartition, entry: LedgerEntry): Record<string, unknown> {
   const { header, message } = entry;
@@ -123,18 +123,16 @@ export class BlockWriter {
     if (named.pendingCount > 0) metrics.held.inc();
     while (named.pendingCount > 0 && !signal.aborted) {
       const leftMs = deadlineMs - Date.now();
-      const waitMs = namer.needs.shortestWaitMs(world.inventory, silentSourceMs);
       // What waits for a source that is further behind than the wait can last is not worth holding the others back.
-      if (leftMs <= 0 || waitMs > leftMs) break;
-      await pause(Math.min(Math.max(holdStepMs, waitMs), leftMs), signal);
-      await this.#nameAgain([named], signal);
+      if (leftMs <= 0 || namer.needs.shortestWaitMs(world.inventory, silentSourceMs) > leftMs) break;
+      await world.nextWatermark(Math.min(leftMs, holdLookMs), signal);
+      await this.#catchUp(signal);
+      if (!signal.aborted && namer.needs.isMet(world.inventory, silentSourceMs)) this.#namePending([named]);
     }
   }
 
   /** Names those ends that are pending by what is known now. */
-  async #nameAgain(pending: readonly NamedRows[], signal: AbortSignal): Promise<void> {
-    await this.#catchUp(signal);
-    if (signal.aborted) return;
+  #namePending(pending: readonly NamedRows[]): void {
     for (const named of pending) {
       this.#traits.refresh(named.span.engine);
       named.pendingCount = named.namer.namePending();
@@ -188,9 +186,10 @@ export class BlockWriter {
   async #judge(slices: readonly SliceBuilder[], signal: AbortSignal): Promise<JudgedSlice[]> {
     const { inventory, policies } = this.#options.world;
     const pending = slices.flatMap(({ named }) => (named !== null && named.pendingCount > 0 ? [named] : []));
-    if (pending.length > 0) await this.#nameAgain(pending, signal);
     const judged: JudgedSlice[] = [];
+    if (pending.length > 0) await this.#catchUp(signal);
     if (signal.aborted) return judged;
+    this.#namePending(pending);
     let firstRow = 0;
     for (const { columns, batches, resolved, stored, named } of slices) {
       if (named === null) continue;

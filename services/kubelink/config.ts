@@ -106,7 +106,7 @@ export const KubernetesSource = Type.Object(
     }),
     probeIntervalMs: Type.Integer({
       minimum: 10,
-      default: 500,
+      default: 250,
       description: 'Milliseconds between two proofs that nothing the server knows is missing here.',
     }),
     frozenTimeoutMs: Type.Integer({
@@ -273,7 +273,7 @@ export const KubelinkConfig = Type.Object(
       minimum: 10,
       default: 500,
       description:
-        'Milliseconds between two statements of each source that it has told everything up to a moment (its watermark). Flows are certain of their names only behind it.',
+        'Milliseconds between two statements of each source that it has told everything up to a moment (its watermark); clusters are stated as soon as that is proven. Flows are certain of their names only behind it.',
     }),
     names: NamesConfig,
     rescanMs: Type.Integer({

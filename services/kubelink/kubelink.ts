@@ -145,6 +145,7 @@ class Kubelink implements RunningKubelink {
         if (!this.#synced.has(name)) readiness.set(`source ${name}`, reason);
         log.warn({ source: name, reason }, 'source cannot be read; what is known of it stays');
       },
+      vouches: () => void this.#watermarks.lookAt(name),
       standby: (holder) => {
         log.info({ source: name, holder }, 'another kubelink publishes this source; standing by');
         readiness.set(`source ${name}`, true);

@@ -62,7 +62,13 @@ export class Watermarks {
 
   /** Asks each source once and publishes what has risen; resolves when the bus has all that they told before. */
   async look(): Promise<void> {
-    await Promise.all([...this.#marks.values()].map((mark) => this.#lookAt(mark)));
+    await Promise.all([...this.#marks.keys()].map((name) => this.lookAt(name)));
+  }
+
+  /** The same for one source. */
+  async lookAt(name: string): Promise<void> {
+    const mark = this.#marks.get(name);
+    if (mark !== undefined) await this.#lookAt(mark);
   }
 
   async #lookAt(mark: Mark): Promise<void> {

@@ -44,6 +44,7 @@ export class EmbeddedBus implements Bus {
   };
   readonly #catalog: Catalog;
   readonly #reader: Reader;
+  readonly #offsets: Offsets;
   readonly #poller: Poller;
   readonly #appender: Appender;
   readonly #parts = new Set<{ close(): Promise<void> }>();
@@ -64,6 +65,7 @@ export class EmbeddedBus implements Bus {
     };
     this.#catalog = new Catalog(this.#databases.reader);
     this.#reader = new Reader(this.#databases.reader);
+    this.#offsets = new Offsets(this.#databases.reader);
     this.#poller = new Poller(this.#databases.reader, config);
     this.#appender = new Appender(this.#databases.limited, this.#catalog, config, () => this.#poller.nudge());
     this.#scheduleUpkeep();
@@ -109,11 +111,10 @@ export class EmbeddedBus implements Bus {
     group: string,
   ): Promise<{ partition: number; earliest: number; next: number; committed: Committed | null }[]> {
     this.#assertOpen();
-    const offsets = new Offsets(this.#databases.reader);
     return this.#catalog.get(topic, true).partitionIds.map((partitionId, partition) => ({
       partition,
       ...this.#reader.bounds(partitionId),
-      committed: offsets.committed(group, partitionId),
+      committed: this.#offsets.committed(group, partitionId),
     }));
   }
 

@@ -74,7 +74,7 @@ export function serverConfig(options: ServerOptions): string {
   <merge_tree>
     <fsync_after_insert>1</fsync_after_insert>
     <fsync_part_directory>1</fsync_part_directory>
-    <min_parts_to_merge_at_once>8</min_parts_to_merge_at_once>
+    <min_parts_to_merge_at_once>16</min_parts_to_merge_at_once>
   </merge_tree>
   <user_directories><users_xml><path>${escapeXml(paths.users)}</path></users_xml></user_directories>
   <query_log>

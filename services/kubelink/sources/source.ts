@@ -35,6 +35,8 @@ export interface SourceSink {
   failing(reason: string): void;
   /** Another process publishes what this source would say; it follows, ready to take over. */
   standby?(holder: string): void;
+  /** `completeToMs` has risen, and this is worth to be known at once. */
+  vouches?(): void;
 }
 
 /** What stands on the topic of one source, from before it was started or from another process of the same name. */

@@ -291,7 +291,10 @@ export class KubernetesSource implements Source {
       beganAt = performance.now();
       try {
         const heardToMs = await proveComplete(connection, this.#reflectors, this.#settleMs, signal);
-        if (heardToMs !== null) this.#vouchedMs = Math.max(this.#vouchedMs, heardToMs - statusLagMs);
+        if (heardToMs !== null) {
+          this.#vouchedMs = Math.max(this.#vouchedMs, heardToMs - statusLagMs);
+          this.#sink?.vouches?.();
+        }
       } catch (error) {
         signal.throwIfAborted();
         if (!connection.isOpen || (error instanceof StatusError && error.code === 401)) throw error;
