@@ -34,6 +34,8 @@ import { loadWorld, type Traffic } from './traffic.ts';
 /** The plain way is slow: it gets a part of the traffic. */
 const plainShare = 16;
 const plainRowsPerInsert = 10_000;
+/** One for each core: more only make blocks smaller (docs/decisions/010). */
+const partitionCount = 2;
 
 async function withDatabase<T>(
   clickhouse: TestClickHouse,
@@ -185,7 +187,8 @@ async function openTestBus(
   dataDir: string,
   brokers: readonly string[],
 ): Promise<Bus> {
-  const config = Parse(BusConfig, Default(BusConfig, kind === 'kafka' ? { kind, brokers } : { kind }));
+  const settings = { kind, partitionCount, ...(kind === 'kafka' ? { brokers } : {}) };
+  const config = Parse(BusConfig, Default(BusConfig, settings));
   const bus = await openBus(config, { dataDir, log: quiet, clientId: 'bench' });
   await bus.ensureTopics(topicSpecs(config));
   return bus;

@@ -5,6 +5,7 @@ import type { Logger } from 'pino';
 import { BusConfig } from '../../lib/bus/config.ts';
 import { openBus } from '../../lib/bus/open.ts';
 import { topicSpecs } from '../../lib/bus/topics.ts';
+import { countBuffersAsMemory } from '../../lib/runtime/collector.ts';
 import { RuntimeConfig } from '../../lib/runtime/config.ts';
 import { OperatorError } from '../../lib/runtime/exit.ts';
 import { explainListenError } from '../../lib/runtime/http.ts';
@@ -54,6 +55,7 @@ export const service = defineService({
   description: 'Takes flow batches over HTTP, checks them, and puts them on the bus.',
   sections: { ingest: IngestConfig, bus: BusConfig, runtime: RuntimeConfig },
   async run({ config, log, metrics, readiness, memory, signal }) {
+    countBuffersAsMemory();
     const { ingest, runtime } = config;
     const tokens = await openTokens(ingest, log);
     if (tokens.current().size === 0) {
