@@ -80,7 +80,9 @@ const parts: Readonly<Record<string, Part>> = {
       const load = options.quick
         ? { flowsPerSecond: 20_000, seconds: 10 }
         : { flowsPerSecond: 100_000, seconds: 60 };
-      for (const bus of ['embedded', 'kafka'] as const) report(await benchSustained({ ...load, bus }, say));
+      for (const bus of ['embedded', 'kafka'] as const)
+        for (const inventory of ['word', 'cluster'] as const)
+          report(await benchSustained({ ...load, bus, inventory }, say));
     },
   },
   'big-queries': {
