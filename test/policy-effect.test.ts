@@ -18,6 +18,7 @@ import { migrate } from '../lib/store/migrate.ts';
 import { openStore } from '../lib/store/open.ts';
 import type { Store } from '../lib/store/store.ts';
 import { encodeFlowBatch } from '../lib/wire/flow-batch.ts';
+import { plainBatch, plainFlow } from '../lib/wire/plain-flow.ts';
 import type { InventoryEvent } from '../schemas/inventory-event.ts';
 import type { PolicyDocument, Rule } from '../schemas/policy.ts';
 import { topics } from '../schemas/topics.ts';
@@ -75,44 +76,22 @@ describe('a policy takes effect', () => {
   ): Promise<void> => {
     const baseMs = Math.min(...startsMs);
     const flows = startsMs.map((startMs, i) => ({
+      ...plainFlow,
       startMs: startMs - baseMs,
-      durationMs: 1,
       sourceAddress: Buffer.from(parseWireAddress('10.1.0.1') ?? []),
       sourcePort: 40_000 + i,
       destinationAddress: Buffer.from(parseWireAddress(destination) ?? []),
       destinationPort: port,
-      protocol: 6,
-      originalDestinationAddress: Buffer.alloc(0),
-      originalDestinationPort: 0,
-      reporter: 'source' as const,
-      bytesForward: 1,
-      bytesReverse: 1,
-      packetsForward: 1,
-      packetsReverse: 1,
-      connectionCount: 1,
-      flags: 0,
-      state: 'closed' as const,
-      action: 'forwarded' as const,
-      actionReason: 0,
       dnsName: dnsName === '' ? 0 : 1,
-      processName: 0,
-      sourceHint: 0,
-      destinationHint: 0,
     }));
     const value = encodeFlowBatch({
-      agentId: 'agent',
-      bootId: 'boot',
+      ...plainBatch,
       sequence: ++sequence,
       cluster,
       node: 'n1',
       network: cluster,
-      sourceKind: 'test',
       observedFromMs: baseMs,
       observedToMs: nowMs,
-      sourceDroppedCount: 0,
-      samplingRate: 1,
-      clockOffsetMs: 0,
-      clockErrorMs: 5,
       strings: ['', dnsName],
       flows,
     });

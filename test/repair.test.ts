@@ -20,6 +20,7 @@ import { encodeNativeBlock } from '../lib/store/native.ts';
 import { openStore } from '../lib/store/open.ts';
 import type { Store } from '../lib/store/store.ts';
 import { encodeFlowBatch, type Flow } from '../lib/wire/flow-batch.ts';
+import { plainBatch, plainFlow } from '../lib/wire/plain-flow.ts';
 import { enrichGroup, topics } from '../schemas/topics.ts';
 import { closeLateRows, offerLateRows } from '../services/enrich/late.ts';
 import { decodeMark } from '../services/enrich/plan.ts';
@@ -88,44 +89,26 @@ async function send(
   firstPort = 40_000,
 ): Promise<void> {
   const flows = startsMs.map((startMs, i) => ({
+    ...plainFlow,
     startMs: startMs - beginMs,
     durationMs: 5,
     sourceAddress: Buffer.from(parseWireAddress('10.1.0.1') ?? []),
     sourcePort: firstPort + i,
     destinationAddress: Buffer.from(parseWireAddress(destination) ?? []),
-    destinationPort: 443,
-    protocol: 6,
-    originalDestinationAddress: Buffer.alloc(0),
-    originalDestinationPort: 0,
-    reporter: 'source' as const,
     bytesForward: 100 + i,
     bytesReverse: 7,
     packetsForward: 2,
-    packetsReverse: 1,
-    connectionCount: 1,
-    flags: 0,
-    state: 'closed' as const,
-    action: 'forwarded' as const,
-    actionReason: 0,
-    dnsName: 0,
-    processName: 0,
-    sourceHint: 0,
-    destinationHint: 0,
     ...flowParts,
   }));
   const value = encodeFlowBatch({
+    ...plainBatch,
     agentId: 'agent-1',
-    bootId: 'boot',
     sequence: ++sequence,
     cluster: 'east',
     node: 'n1',
     network: 'east',
-    sourceKind: 'test',
     observedFromMs: beginMs,
     observedToMs: beginMs + 60_000,
-    sourceDroppedCount: 0,
-    samplingRate: 1,
-    clockOffsetMs: 0,
     clockErrorMs: 50,
     strings,
     flows,

@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { pino } from 'pino';
 import { type BusMessage, type Committed, FencedError } from '../../lib/bus/bus.ts';
 import { encodeFlowBatch } from '../../lib/wire/flow-batch.ts';
+import { plainBatch, plainFlow } from '../../lib/wire/plain-flow.ts';
 import { PartitionWorker } from './partition.ts';
 import { decodeMark, insertToken, type Plan } from './plan.ts';
 import { SeenBatches } from './sequences.ts';
@@ -21,43 +22,18 @@ const limits: BlockLimits = {
 
 function message(offset: number, sequence: number, flowCount: number, startMs = 0, text = ''): BusMessage {
   const flow = {
+    ...plainFlow,
     startMs,
-    durationMs: 1,
-    sourceAddress: Uint8Array.of(10, 0, 0, 1),
     sourcePort: sequence,
-    destinationAddress: Uint8Array.of(10, 0, 0, 2),
-    destinationPort: 443,
-    protocol: 6,
-    originalDestinationAddress: new Uint8Array(0),
-    originalDestinationPort: 0,
-    reporter: 'source' as const,
-    bytesForward: 1,
     bytesReverse: 2,
-    packetsForward: 1,
-    packetsReverse: 1,
-    connectionCount: 1,
-    flags: 0,
-    state: 'closed' as const,
-    action: 'forwarded' as const,
-    actionReason: 0,
-    dnsName: 0,
-    processName: 0,
-    sourceHint: 0,
-    destinationHint: 0,
   };
   const value = encodeFlowBatch({
+    ...plainBatch,
     agentId: 'a',
     bootId: 'b',
     sequence,
-    cluster: '',
-    node: '',
-    network: 'default',
-    sourceKind: 'test',
     observedFromMs: now,
     observedToMs: now,
-    sourceDroppedCount: 0,
-    samplingRate: 1,
-    clockOffsetMs: 0,
     clockErrorMs: -1,
     strings: text === '' ? [''] : ['', text],
     flows: Array(flowCount).fill(flow),

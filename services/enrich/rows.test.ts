@@ -5,6 +5,7 @@ import { emptyPolicy } from '../../lib/policy/engine.ts';
 import { makeLabeller } from '../../lib/policy/profiles.ts';
 import type { NativeBlock } from '../../lib/store/native.ts';
 import { encodeFlowBatch } from '../../lib/wire/flow-batch.ts';
+import { plainBatch, plainFlow } from '../../lib/wire/plain-flow.ts';
 import { flowsBlock, lateBlock, runsOf, type SliceContent } from './rows.ts';
 import { SeenBatches } from './sequences.ts';
 import { SliceBuilder } from './slice.ts';
@@ -15,44 +16,24 @@ const limits = { maxRows: 8192, maxBatchRows: 8192, maxBytes: 1 << 20, maxAgeMs:
 
 const batch = (sequence: number): Uint8Array =>
   encodeFlowBatch({
+    ...plainBatch,
     agentId: `agent-${sequence % 3}`,
     bootId: 'b',
     sequence,
-    cluster: '',
-    node: '',
-    network: 'default',
-    sourceKind: 'test',
     observedFromMs: now,
     observedToMs: now,
-    sourceDroppedCount: 0,
-    samplingRate: 1,
-    clockOffsetMs: 0,
-    clockErrorMs: 5,
     strings: ['', `name-${sequence % 2}`, 'uid', `name-${sequence}`],
     flows: Array.from({ length: 3 + sequence }, (_, i) => ({
+      ...plainFlow,
       startMs: i,
       durationMs: sequence,
       sourceAddress: Uint8Array.of(10, 0, sequence, i),
       sourcePort: 1000 + i,
       destinationAddress: Uint8Array.of(10, 1, sequence, i),
-      destinationPort: 443,
-      protocol: 6,
-      originalDestinationAddress: new Uint8Array(0),
-      originalDestinationPort: 0,
-      reporter: 'source' as const,
       bytesForward: sequence * 1000 + i,
       bytesReverse: 2 ** 40 + i,
-      packetsForward: 1,
-      packetsReverse: 1,
-      connectionCount: 1,
-      flags: 0,
-      state: 'closed' as const,
-      action: 'forwarded' as const,
-      actionReason: 0,
       dnsName: i % 4 === 2 ? 0 : i % 2 === 0 ? 1 : 3,
-      processName: 0,
       sourceHint: i % 2 === 0 ? 2 : 0,
-      destinationHint: 0,
     })),
   });
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { BusMessage } from '../../lib/bus/bus.ts';
 import { encodeFlowBatch } from '../../lib/wire/flow-batch.ts';
+import { plainBatch, plainFlow } from '../../lib/wire/plain-flow.ts';
 import { SeenBatches } from './sequences.ts';
 import { SliceBuilder, type TakeResult } from './slice.ts';
 
@@ -14,49 +15,19 @@ const limits = {
   maxAgeMs: 1e9,
   maxAheadMs: 1e9,
 };
-const empty = new Uint8Array(0);
 
 function message(sequence: number, flowCount: number): BusMessage {
   const flow = {
-    startMs: 0,
-    durationMs: 1,
-    sourceAddress: Uint8Array.of(10, 0, 0, 1),
+    ...plainFlow,
     sourcePort: 1000,
-    destinationAddress: Uint8Array.of(10, 0, 0, 2),
-    destinationPort: 443,
-    protocol: 6,
-    originalDestinationAddress: empty,
-    originalDestinationPort: 0,
-    reporter: 'source' as const,
-    bytesForward: 1,
-    bytesReverse: 1,
-    packetsForward: 1,
-    packetsReverse: 1,
-    connectionCount: 1,
-    flags: 0,
-    state: 'closed' as const,
-    action: 'forwarded' as const,
-    actionReason: 0,
-    dnsName: 0,
-    processName: 0,
-    sourceHint: 0,
-    destinationHint: 0,
   };
   const value = encodeFlowBatch({
+    ...plainBatch,
     agentId: 'a',
     bootId: 'b',
     sequence,
-    cluster: '',
-    node: '',
-    network: 'default',
-    sourceKind: 'test',
     observedFromMs: now,
     observedToMs: now,
-    sourceDroppedCount: 0,
-    samplingRate: 1,
-    clockOffsetMs: 0,
-    clockErrorMs: 5,
-    strings: [''],
     flows: Array.from({ length: flowCount }, () => flow),
   });
   return { offset: sequence, timestampMs: now, key: 'a', value, headers: {} };

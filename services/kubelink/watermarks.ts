@@ -67,18 +67,14 @@ export class Watermarks {
 
   /** The same for one source. */
   async lookAt(name: string): Promise<void> {
-    const mark = this.#marks.get(name);
-    if (mark !== undefined) await this.#lookAt(mark);
-  }
-
-  async #lookAt(mark: Mark): Promise<void> {
     const { flushed, put, onPublished } = this.#options;
+    const mark = this.#marks.get(name);
+    if (mark === undefined || mark.isUnderWay || mark.source.completeToMs === undefined) return;
     const { source, epoch } = mark;
-    if (mark.isUnderWay || source.completeToMs === undefined) return;
     mark.isUnderWay = true;
     try {
       // Asked before the flush: what is told after the question is not among what is flushed.
-      const completeToMs = Math.floor(source.completeToMs());
+      const completeToMs = Math.floor(mark.source.completeToMs());
       if (!(completeToMs > mark.publishedMs)) return;
       await flushed();
       if (this.#isStopped || mark.epoch !== epoch) return;

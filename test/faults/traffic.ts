@@ -2,6 +2,7 @@
 import { Random } from '../../estate/random.ts';
 import { identityId } from '../../lib/inventory/ids.ts';
 import { encodeFlowBatch } from '../../lib/wire/flow-batch.ts';
+import { plainBatch, plainFlow } from '../../lib/wire/plain-flow.ts';
 import type { InventoryEvent } from '../../schemas/inventory-event.ts';
 
 export const clusterName = 'faults';
@@ -146,20 +147,16 @@ export class Traffic {
     const flows = Array.from({ length: flowCount }, () => this.#flow(observedFromMs));
     this.flowCount += flowCount;
     const message = encodeFlowBatch({
+      ...plainBatch,
       agentId,
       bootId: sender?.bootId ?? this.#run,
       sequence,
       cluster: clusterName,
       node: 'node-1',
       network: clusterName,
-      sourceKind: 'test',
       observedFromMs,
       observedToMs: observedFromMs + spanMs,
-      sourceDroppedCount: 0,
-      samplingRate: 1,
-      clockOffsetMs: 0,
       clockErrorMs: 10,
-      strings: [''],
       flows,
     });
     return { agentId, message, flowCount };
@@ -190,29 +187,16 @@ export class Traffic {
       sums.set(of, sum);
     }
     return {
+      ...plainFlow,
       startMs,
-      durationMs: 1,
       sourceAddress: Buffer.from(addressOf(source).split('.').map(Number)),
       sourcePort: 1024 + this.#random.below(60_000),
       destinationAddress: Buffer.from(addressOf(destination).split('.').map(Number)),
       destinationPort: port,
-      protocol: 6,
-      originalDestinationAddress: Buffer.alloc(0),
-      originalDestinationPort: 0,
-      reporter: 'source' as const,
       bytesForward,
       bytesReverse: 0,
-      packetsForward: 1,
       packetsReverse: 0,
       connectionCount,
-      flags: 0,
-      state: 'closed' as const,
-      action: 'forwarded' as const,
-      actionReason: 0,
-      dnsName: 0,
-      processName: 0,
-      sourceHint: 0,
-      destinationHint: 0,
     };
   }
 }

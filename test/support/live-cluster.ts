@@ -15,6 +15,7 @@ import { migrate } from '../../lib/store/migrate.ts';
 import { openStore } from '../../lib/store/open.ts';
 import type { Store } from '../../lib/store/store.ts';
 import { encodeFlowBatch } from '../../lib/wire/flow-batch.ts';
+import { plainBatch, plainFlow } from '../../lib/wire/plain-flow.ts';
 import { startClickHouse } from './clickhouse.ts';
 import { InventoryTopic } from './inventory-topic.ts';
 import { type KubeForTests, startKube } from './kube.ts';
@@ -125,44 +126,20 @@ export async function startLiveCluster(): Promise<LiveCluster | { skip: string }
         const startMs = Date.now();
         const sent = addresses.map(() => ({ sourcePort: nextPort++, startMs }));
         const message = encodeFlowBatch({
+          ...plainBatch,
           agentId: 'caller',
-          bootId: 'boot',
           sequence: ++sequence,
           cluster: clusterName,
           node: 'node-0',
           network: clusterName,
-          sourceKind: 'test',
           observedFromMs: startMs,
           observedToMs: startMs,
-          sourceDroppedCount: 0,
-          samplingRate: 1,
-          clockOffsetMs: 0,
-          clockErrorMs: 5,
-          strings: [''],
           flows: addresses.map((address, i) => ({
-            startMs: 0,
+            ...plainFlow,
             durationMs: 0,
             sourceAddress: Buffer.from([172, 16, 9, 9]),
             sourcePort: sent[i]?.sourcePort ?? 0,
             destinationAddress: Buffer.from(address.split('.').map(Number)),
-            destinationPort: 443,
-            protocol: 6,
-            originalDestinationAddress: Buffer.alloc(0),
-            originalDestinationPort: 0,
-            reporter: 'source' as const,
-            bytesForward: 1,
-            bytesReverse: 1,
-            packetsForward: 1,
-            packetsReverse: 1,
-            connectionCount: 1,
-            flags: 0,
-            state: 'closed' as const,
-            action: 'forwarded' as const,
-            actionReason: 0,
-            dnsName: 0,
-            processName: 0,
-            sourceHint: 0,
-            destinationHint: 0,
           })),
         });
         const response = await fetch(`${url}/v1/flows`, {

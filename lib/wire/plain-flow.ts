@@ -1,0 +1,46 @@
+/** A flow and a batch that say nothing in particular: tests change the fields that they are about. */
+import type { Flow, FlowBatch } from './flow-batch.ts';
+
+export const plainFlow: Readonly<Flow> = {
+  startMs: 0,
+  durationMs: 1,
+  sourceAddress: Uint8Array.of(10, 0, 0, 1),
+  sourcePort: 40_000,
+  destinationAddress: Uint8Array.of(10, 0, 0, 2),
+  destinationPort: 443,
+  protocol: 6,
+  originalDestinationAddress: new Uint8Array(0),
+  originalDestinationPort: 0,
+  reporter: 'source',
+  bytesForward: 1,
+  bytesReverse: 1,
+  packetsForward: 1,
+  packetsReverse: 1,
+  connectionCount: 1,
+  flags: 0,
+  state: 'closed',
+  action: 'forwarded',
+  actionReason: 0,
+  dnsName: 0,
+  processName: 0,
+  sourceHint: 0,
+  destinationHint: 0,
+};
+
+export const plainBatch: Readonly<FlowBatch> = {
+  agentId: 'agent',
+  bootId: 'boot',
+  sequence: 1,
+  cluster: '',
+  node: '',
+  network: 'default',
+  sourceKind: 'test',
+  observedFromMs: 0,
+  observedToMs: 0,
+  sourceDroppedCount: 0,
+  samplingRate: 1,
+  clockOffsetMs: 0,
+  clockErrorMs: 5,
+  strings: [''],
+  flows: [],
+};
